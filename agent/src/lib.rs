@@ -1,0 +1,5 @@
+//! `towline-agent`: a sidecar beside MySQL or MariaDB that streams a backup over HTTP while it is
+//! generated, and says in a trailer whether it is complete.
+
+pub mod archive;
+pub mod protocol;

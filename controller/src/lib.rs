@@ -1,0 +1,7 @@
+//! Library of `towline-controller` and of the command line `towline`.
+
+pub mod agent_client;
+pub mod catalog;
+pub mod reason;
+pub mod storage;
+pub mod transfer;
