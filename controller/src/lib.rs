@@ -2,6 +2,7 @@
 
 pub mod agent_client;
 pub mod catalog;
+pub mod peer_text;
 pub mod reason;
 pub mod storage;
 pub mod transfer;

@@ -3,7 +3,12 @@
 //! Knows nothing of Kubernetes: the controller runs it beside its reconcilers, the command line runs
 //! it as its main job.
 
-use crate::{agent_client::Endpoint, catalog::{JobIdentity, Manifest}, reason::FailureReason, storage::Store};
+use crate::{
+    agent_client::Endpoint,
+    catalog::{JobIdentity, Manifest},
+    reason::FailureReason,
+    storage::Store,
+};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -110,6 +115,10 @@ pub struct Failure {
 /// # Errors
 /// [`Failure`]: nothing in the bucket can be taken for a backup by this attempt.
 #[expect(clippy::todo, reason = "skeleton")]
-pub async fn run(_transfer: Transfer, _progress: watch::Sender<Progress>, _cancel: CancellationToken) -> Result<Success, Failure> {
+pub async fn run(
+    _transfer: Transfer,
+    _progress: watch::Sender<Progress>,
+    _cancel: CancellationToken,
+) -> Result<Success, Failure> {
     todo!()
 }
