@@ -1,0 +1,5 @@
+ARG BASE=docker.io/library/debian:bookworm-slim
+FROM ${BASE}
+COPY fault-proxy /usr/local/bin/fault-proxy
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/fault-proxy"]

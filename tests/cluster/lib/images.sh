@@ -1,0 +1,159 @@
+# shellcheck shell=bash
+# Container images, built by buildah from ordinary Dockerfiles. Each has a key made of all its inputs:
+# the Dockerfile, the files it copies, the exact versions of its Debian packages and of its base. It is
+# built when no image with that key is cached, and given to the cluster when the cluster has another.
+
+readonly all_images=(pause coredns versitygw mariadb mysql controller agent-mariadb agent-mysql fault-proxy)
+readonly images=$cache/images
+
+# image_inputs NAME: sets what the image is made of. `files` are copied into an empty build context.
+image_inputs() {
+  suite='' packages_wanted='' files=()
+  local bin own=$here/images
+  bin=$(programs_dir)
+  case $1 in
+    pause) tag=pause:1 dockerfile=$own/pause/Dockerfile files=("$own/pause/pause.c") ;;
+    coredns) tag=coredns:1 dockerfile=$own/coredns.Dockerfile files=("$bin/coredns") ;;
+    versitygw) tag=versitygw:dev dockerfile=$own/versitygw.Dockerfile files=("$bin/versitygw") ;;
+    mariadb) tag=mariadb:10.11 dockerfile=$own/mariadb/Dockerfile files=("$own/mariadb/entrypoint") suite=bookworm packages_wanted="mariadb-server-core mariadb-client" ;;
+    mysql) tag=mysql:9 dockerfile=$own/mysql/Dockerfile files=("$own/mysql/entrypoint") suite=sid packages_wanted="mysql-server-core mysql-client" ;;
+    controller) tag=towline-controller:dev dockerfile=$repo/deploy/docker/controller.Dockerfile files=("$(binary towline-controller)" "$(binary towline)") suite=bookworm packages_wanted="ca-certificates" ;;
+    agent-mariadb) tag=towline-agent-mariadb:dev dockerfile=$repo/deploy/docker/agent.Dockerfile files=("$(binary towline-agent)" "$(binary towline)") suite=bookworm packages_wanted="mariadb-client mariadb-backup" ;;
+    agent-mysql) tag=towline-agent-mysql:dev dockerfile=$repo/deploy/docker/agent.Dockerfile files=("$(binary towline-agent)" "$(binary towline)") suite=sid packages_wanted="mysql-client" ;;
+    fault-proxy) tag=fault-proxy:dev dockerfile=$own/fault-proxy.Dockerfile files=("$(binary fault-proxy)") suite=bookworm ;;
+    *) die "no image is called '$1': there are ${all_images[*]}" ;;
+  esac
+}
+
+# make_images [NAME..]: build what changed, then import it (or push it, for another cluster).
+make_images() {
+  local name wanted=("$@")
+  ((${#wanted[@]})) || wanted=("${all_images[@]}")
+  mkdir -p "$images"
+  have buildah || install_packages
+  if ! external; then [[ -x $(programs_dir)/versitygw ]] || build_programs; fi
+  build_binaries "${wanted[@]}"
+  for name in "${wanted[@]}"; do make_image "$name" || return 1; done
+  if external; then push_images; else import_images; fi
+}
+
+# binary NAME: where cargo puts it.
+binary() {
+  local profile=${PROFILE:-dev}
+  [[ $profile != dev ]] || profile=debug
+  printf '%s/%s/%s' "${CARGO_TARGET_DIR:-$repo/target}" "$profile" "$1"
+}
+
+build_binaries() {
+  case " $* " in
+    *" controller "* | *" agent-"* | *" fault-proxy "*) ;;
+    *) return 0 ;;
+  esac
+  say "building Towline (cargo, profile ${PROFILE:-dev})"
+  (cd "$repo" && cargo build --quiet --locked --profile "${PROFILE:-dev}" --bins) || die "Towline could not be built: see above"
+}
+
+make_image() {
+  local name=$1 suite packages_wanted files tag dockerfile work key base=scratch pinned=''
+  image_inputs "$name"
+  work=$(mktemp -d)
+  prepare_context "$name" "$work/context"
+  if [[ -n $suite ]]; then
+    refresh_suite "$suite"
+    base=$(base_image "$suite")
+    # shellcheck disable=SC2086
+    pinned=$(exact "$suite" $packages_wanted)
+  fi
+  key=$( (printf '%s\n' "$tag" "$base" "$pinned" && cat "$dockerfile" && cd "$work/context" && sha256sum -- *) | sha256sum | cut -c1-16)
+  if [[ ! -f $images/$name-$key.tar ]]; then
+    say "building image $tag ${pinned:+with $pinned}"
+    [[ $base == scratch ]] || ensure_base "$suite" "$base"
+    build_image "$work" || { rm -rf "$work"; die "image $tag could not be built: see above"; }
+    find "$images" -name "$name-????????????????.tar" ! -name "$name-$key.tar" -delete
+  fi
+  printf '%s %s\n' "$key" "$tag" >"$images/$name.current"
+  rm -rf "$work"
+}
+
+# prepare_context NAME FOLDER: the files, without debug information, which would be most of an image.
+prepare_context() {
+  local file
+  mkdir -p "$2"
+  for file in "${files[@]}"; do
+    [[ -f $file ]] || die "image $1 needs $file, which is not there"
+    cp "$file" "$2/"
+    case $file in "$repo"/target/* | "${CARGO_TARGET_DIR:-$repo/target}"/*) strip --strip-debug "$2/${file##*/}" ;; esac
+  done
+  [[ $1 != pause ]] || gcc -static -O2 -o "$2/pause" "$2/pause.c"
+}
+
+# build_image WORK: uses make_image's variables.
+build_image() {
+  local settings=$1/settings mounts=()
+  if [[ -n $suite ]]; then
+    build_settings "$suite" "$settings"
+    mounts=(--volume "$settings:/run/build:ro" --volume "$settings/sources.list:/etc/apt/sources.list:ro" --volume "$settings/apt.conf:/etc/apt/apt.conf.d/99build:ro")
+  fi
+  buildah_here bud -q --layers --pull=false --network host "${mounts[@]}" \
+    --build-arg BASE="$base" --build-arg PACKAGES="$pinned" \
+    -t "localhost/$tag" -f "$dockerfile" "$1/context" >"$images/$name.log" 2>&1 || { tail -n 30 "$images/$name.log" >&2; return 1; }
+  buildah_here push -q "localhost/$tag" "docker-archive:$1/image.tar:localhost/$tag" || return 1
+  mv "$1/image.tar" "$images/$name-$key.tar"
+}
+
+# buildah with a storage of our own; on the kernel's overlay where that works, else on plain copies.
+buildah_here() {
+  local storage=$cache/containers driver
+  mkdir -p "$storage"
+  if [[ ! -s $storage/driver ]]; then
+    if overlay_works; then printf overlay >"$storage/driver"; else printf vfs >"$storage/driver"; fi
+  fi
+  driver=$(<"$storage/driver")
+  BUILDAH_ISOLATION=chroot STORAGE_DRIVER=$driver buildah --root "$storage/$driver" --runroot "$storage/run" "$@"
+}
+
+overlay_works() {
+  local try=$cache/containers/try rc=0
+  mkdir -p "$try"/{lower,upper,work,merged}
+  mount -t overlay -o "lowerdir=$try/lower,upperdir=$try/upper,workdir=$try/work" overlay "$try/merged" 2>/dev/null || rc=1
+  ((rc)) || umount "$try/merged"
+  rm -rf "$try"
+  return "$rc"
+}
+
+# base_image SUITE: its name, which holds the versions of what every process in it uses.
+base_image() {
+  printf 'localhost/towline-base:%s-%s' "$1" "$(exact "$1" base-files libc6 apt dpkg | sha256sum | cut -c1-12)"
+}
+
+# ensure_base SUITE IMAGE: a minimal system from Debian's own archive.
+ensure_base() {
+  local suite=$1 image=$2 root container
+  ! buildah_here inspect --type image "$image" >/dev/null 2>&1 || return 0
+  say "building the base image of Debian $suite"
+  root=$(mktemp -d)
+  debootstrap --variant=minbase "$suite" "$root/root" "$(debian_mirror)" >"$images/base-$suite.log" 2>&1 ||
+    { tail -n 20 "$images/base-$suite.log" >&2; rm -rf "$root"; die "debootstrap of Debian $suite failed: see above"; }
+  rm -rf "$root"/root/var/cache/apt/archives/*.deb "$root"/root/var/lib/apt/lists/* "$root"/root/var/log/*
+  printf 'deb http://deb.debian.org/debian %s main\n' "$suite" >"$root/root/etc/apt/sources.list"
+  container=$(buildah_here from scratch)
+  buildah_here add -q "$container" "$root/root" / >/dev/null
+  buildah_here config --cmd /bin/bash "$container"
+  buildah_here commit -q --rm "$container" "$image" >/dev/null
+  rm -rf "$root"
+}
+
+image_prefix() { if external; then external_image_prefix; else printf 'localhost/'; fi; }
+
+# import_images: gives a running local cluster what it does not have yet.
+import_images() {
+  local name key tag
+  running containerd || return 0
+  mkdir -p "$state/imported"
+  for name in "${all_images[@]}"; do
+    { read -r key tag <"$images/$name.current"; } 2>/dev/null || continue
+    [[ -f $images/$name-$key.tar && $key != "$(cat "$state/imported/$name" 2>/dev/null)" ]] || continue
+    ctr_cluster images import "$images/$name-$key.tar" >/dev/null || die "image $tag could not be imported into containerd"
+    printf '%s' "$key" >"$state/imported/$name"
+  done
+}

@@ -1,0 +1,68 @@
+# shellcheck shell=bash
+# Kubernetes and its company, built from Go modules: nothing prebuilt is downloaded.
+
+readonly kubernetes_programs=(kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl)
+
+# programs_dir: one folder for each set of versions.
+programs_dir() { printf '%s' "$cache/programs-$KUBERNETES-helm-$HELM-coredns-$COREDNS-versitygw-$VERSITYGW"; }
+
+# build_programs: what is not there yet. Another cluster needs only the clients and the S3 server.
+build_programs() {
+  local dir wanted=("${kubernetes_programs[@]}" etcd)
+  dir=$(programs_dir)
+  mkdir -p "$dir"
+  if external; then wanted=(kubectl); fi
+  build_kubernetes "$dir" "${wanted[@]}"
+  install_module "$dir" helm "helm.sh/helm/v3/cmd/helm@$HELM"
+  install_module "$dir" versitygw "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
+  external || install_module "$dir" coredns "github.com/coredns/coredns@$COREDNS"
+}
+
+go_build() { CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -buildvcs=false" go "$@"; }
+
+# build_kubernetes FOLDER PROGRAM..: those that are missing. Kubernetes cannot be had by `go install`,
+# for its go.mod replaces its own libraries by folders; each is also published as v0.MINOR.PATCH.
+build_kubernetes() {
+  local dir=$1 program missing=() work
+  shift
+  for program in "$@"; do [[ -x $dir/$program ]] || missing+=("$program"); done
+  ((${#missing[@]})) || return 0
+  say "building ${missing[*]} $KUBERNETES (some 6 minutes on two cores; once)"
+  work=$(mktemp -d)
+  (
+    cd "$work"
+    go_build mod init cluster.local/programs 2>/dev/null
+    source=$(go_build mod download -json "k8s.io/kubernetes@$KUBERNETES" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+    go_build mod edit -require="k8s.io/kubernetes@$KUBERNETES"
+    grep -oE '^\s+k8s.io/[a-z-]+ v0.0.0( |$)' "$source/go.mod" | awk '{print $1}' | sort -u |
+      while read -r module; do go_build mod edit -replace="$module=$module@v0.${KUBERNETES#v1.}"; done
+    {
+      printf '//go:build tools\n\npackage programs\n\nimport (\n\t_ "go.etcd.io/etcd/server/v3"\n'
+      printf '\t_ "k8s.io/kubernetes/cmd/%s"\n' "${kubernetes_programs[@]}"
+      printf ')\n'
+    } >programs.go
+    go_build mod tidy >"$cache/programs.log" 2>&1 || { tail -n 20 "$cache/programs.log" >&2; exit 1; }
+    v=k8s.io/component-base/version
+    minor=${KUBERNETES#v1.}
+    flags="-s -w -X $v.gitVersion=$KUBERNETES -X $v.gitMajor=1 -X $v.gitMinor=${minor%.*} -X k8s.io/client-go/pkg/version.gitVersion=$KUBERNETES"
+    for program in "${missing[@]}"; do
+      package=k8s.io/kubernetes/cmd/$program
+      [[ $program != etcd ]] || { package=go.etcd.io/etcd/server/v3 flags="-s -w"; }
+      go_build build -trimpath -ldflags "$flags" -o "$work/$program" "$package"
+      mv "$work/$program" "$dir/$program"
+    done
+  ) || { rm -rf "$work"; die "Kubernetes $KUBERNETES could not be built: see the lines above"; }
+  rm -rf "$work"
+}
+
+# install_module FOLDER NAME PACKAGE@VERSION
+install_module() {
+  local dir=$1 name=$2 package=$3 work
+  [[ ! -x $dir/$name ]] || return 0
+  say "building $name ${package##*@}"
+  work=$(mktemp -d)
+  GOBIN=$work go_build install -trimpath -ldflags "-s -w" "$package" >"$cache/programs.log" 2>&1 ||
+    { tail -n 20 "$cache/programs.log" >&2; rm -rf "$work"; die "$package could not be built: see above"; }
+  mv "$work/$name" "$dir/$name"
+  rm -rf "$work"
+}
