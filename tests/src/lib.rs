@@ -1,1 +1,27 @@
-//! e2e
+//! Tools for tests of the whole of Towline on a real cluster.
+//!
+//! `make test` starts the cluster and sets the variables that [`cluster::Cluster`] reads. A test
+//! does what a user does, with `kubectl`, `helm` and `curl`, and asserts what a user would see.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure is how a test speaks"
+)]
+
+pub mod cluster;
+pub mod command;
+pub mod database;
+pub mod forward;
+pub mod namespace;
+pub mod objects;
+pub mod proxy;
+pub mod store;
+pub mod wait;
+
+pub use cluster::Cluster;
+pub use command::{Output, run, run_ok};
+pub use forward::PortForward;
+pub use namespace::Namespace;
+pub use wait::{eventually, eventually_for};

@@ -1,0 +1,16 @@
+//! Scenarios on a real cluster: real databases, real pods, a real S3 server, real kills.
+//!
+//! Each test has a namespace and a controller of its own. `make test` runs them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure is how a test speaks"
+)]
+
+mod backups;
+mod controller_kills;
+mod curl;
+mod refusals;
+mod stream_faults;

@@ -1,0 +1,220 @@
+//! What cannot work says so, says where, and says what to do.
+
+use e2e::{
+    Namespace,
+    database::Database,
+    eventually,
+    namespace::condition,
+    objects::{attempt_reasons, failure},
+    store::Bucket,
+};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn the_api_server_refuses_what_is_written_wrong() {
+    let ns = Namespace::create("invalid").await;
+    let schedule = |spec: Value| {
+        let mut base = json!({"schedule": "0 3 * * *", "jobTemplate": {"spec": Namespace::job_spec("x", &json!({}))}});
+        e2e::objects::merge(&mut base, &spec);
+        json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupSchedule", "metadata": {"name": "s"}, "spec": base})
+    };
+    let store = |spec: Value| json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupStore", "metadata": {"name": "s"}, "spec": spec});
+    let job = |spec: Value| json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupJob", "metadata": {"name": "j"}, "spec": Namespace::job_spec("x", &spec)});
+    let s3 = json!({"bucket": "b", "region": "us-east-1"});
+    let long = "a".repeat(53);
+    let mut long_name = schedule(json!({}));
+    long_name["metadata"]["name"] = json!(long);
+    for (object, words) in [
+        (
+            store(json!({"s3": s3, "file": {"path": "x"}})),
+            vec!["exactly one", "s3", "file"],
+        ),
+        (store(json!({})), vec!["exactly one"]),
+        (schedule(json!({"schedule": "every day"})), vec!["schedule"]),
+        (
+            schedule(json!({"schedule": "61 3 * * * *"})),
+            vec!["schedule"],
+        ),
+        (schedule(json!({"timeZone": "Mars/Base"})), vec!["timeZone"]),
+        (long_name, vec!["52"]),
+        (
+            job(json!({"source": {"podSelector": null}})),
+            vec!["source", "exactly one"],
+        ),
+        (
+            job(json!({"source": {"url": "http://db:8474"}})),
+            vec!["source", "exactly one"],
+        ),
+        (
+            job(json!({"method": "snapshot"})),
+            vec!["method", "physical", "logical"],
+        ),
+        (
+            job(json!({"compression": {"type": "zstd", "level": 40}})),
+            vec!["level", "19"],
+        ),
+    ] {
+        let output = ns
+            .kubectl(&["create", "-f", "-"], &object.to_string())
+            .await;
+        assert_ne!(output.code, 0, "accepted: {object}");
+        for word in words {
+            assert!(
+                output.stderr.contains(word),
+                "{word} is not in: {}\n{object}",
+                output.stderr
+            );
+        }
+    }
+    // Immutable fields.
+    ns.apply(&store(json!({"s3": s3})).to_string()).await;
+    ns.apply(&job(json!({})).to_string()).await;
+    for (object, word) in [
+        (
+            store(json!({"s3": {"bucket": "other", "region": "us-east-1"}})),
+            "bucket",
+        ),
+        (store(json!({"s3": s3, "prefix": "other"})), "prefix"),
+        (job(json!({"method": "logical"})), "immutable"),
+    ] {
+        let output = ns.kubectl(&["apply", "-f", "-"], &object.to_string()).await;
+        assert_ne!(output.code, 0, "accepted: {object}");
+        assert!(output.stderr.contains(word), "{}", output.stderr);
+    }
+    // What may change, may.
+    let output = ns
+        .kubectl(
+            &[
+                "patch",
+                "backupjob",
+                "j",
+                "--type=merge",
+                "-p",
+                r#"{"spec":{"cancel":true}}"#,
+            ],
+            "",
+        )
+        .await;
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    ns.delete().await;
+}
+
+#[tokio::test]
+async fn no_ready_pod_wrong_token_busy_agent() {
+    let ns = Namespace::create("refused").await;
+    ns.install_controller(&[]).await;
+    let bucket = ns.ready_store().await;
+
+    ns.job("nobody", "no-such-app", json!({"backoffLimit": 0}))
+        .await;
+    let job = ns.job_ends("nobody", "Failed").await;
+    let (_, message) = failure(&job);
+    assert_eq!(attempt_reasons(&job), ["NoAgent"], "{}", job["status"]);
+    assert!(message.contains("app=no-such-app"), "{message}");
+
+    let db = Database::mariadb(&ns, "mariadb").await;
+    ns.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}, "stringData": {"token": "not-the-token"}}).to_string()).await;
+    ns.job(
+        "stranger",
+        db.app(),
+        json!({"backoffLimit": 0, "source": {"auth": {"tokenSecretRef": {"name": "wrong"}}}}),
+    )
+    .await;
+    let job = ns.job_ends("stranger", "Failed").await;
+    let (_, message) = failure(&job);
+    assert_eq!(attempt_reasons(&job), ["AgentRefused"], "{}", job["status"]);
+    assert!(
+        message.contains("tokenSecretRef") && !message.contains("not-the-token"),
+        "{message}"
+    );
+
+    ns.job("first", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 8_000_000})).await;
+    ns.job_streams("first").await;
+    ns.job(
+        "second",
+        db.app(),
+        json!({"method": "physical", "backoffLimit": 0}),
+    )
+    .await;
+    ns.job_until("second", "finds the agent busy", |s| {
+        s["attempts"]
+            .as_array()
+            .is_some_and(|a| a.iter().any(|a| a["reason"] == "AgentBusy"))
+    })
+    .await;
+    ns.job_ends("first", "Succeeded").await;
+    // It waited for its turn, and waiting did not count against its backoffLimit of 0.
+    let job = ns.job_ends("second", "Succeeded").await;
+    bucket.assert_one_backup(&job).await;
+    ns.delete().await;
+}
+
+#[tokio::test]
+async fn store_down_bucket_missing_wrong_key() {
+    let ns = Namespace::create("bad-store").await;
+    ns.install_controller(&[]).await;
+    let not_ready = async |what: &str, words: &[&str]| {
+        let what = format!("the store is not Ready: {what}");
+        eventually(&what, || async {
+            let store = ns.get("backupstore", "store").await.ok_or("none")?;
+            let ready = condition(&store, "Ready").ok_or("no condition")?;
+            let message = ready["message"].as_str().unwrap_or_default();
+            if ready["status"] == "False" && words.iter().all(|word| message.contains(word)) {
+                Ok(())
+            } else {
+                Err(ready.to_string())
+            }
+        })
+        .await;
+        ns.kubectl_ok(&["delete", "backupstore", "store"]).await;
+    };
+    ns.store("no-such-bucket-here", &ns.cluster.s3_endpoint)
+        .await;
+    not_ready("bucket missing", &["no-such-bucket-here"]).await;
+    // Nothing listens there.
+    let host = ns.cluster.s3_endpoint.rsplit_once(':').unwrap().0;
+    ns.store("any", &format!("{host}:1")).await;
+    not_ready("down", &["endpoint"]).await;
+
+    ns.apply(&json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupStore", "metadata": {"name": "store"}, "spec": {
+        "s3": {"bucket": "any", "region": "us-east-1", "endpoint": ns.cluster.s3_endpoint, "forcePathStyle": true, "allowHttp": true},
+        "credentialsSecretRef": {"name": "no-such-secret"}}}).to_string()).await;
+    not_ready("no Secret", &["no-such-secret"]).await;
+
+    // A job whose store goes away in mid-transfer.
+    let db = Database::mariadb(&ns, "mariadb").await;
+    let proxy = e2e::proxy::FaultProxy::start(&ns).await;
+    let upstream = ns
+        .cluster
+        .s3_endpoint
+        .trim_start_matches("http://")
+        .to_owned();
+    proxy.rules(&json!({"upstream": upstream})).await;
+    let bucket = Bucket::create(&ns).await;
+    ns.store(&bucket.name, &format!("http://{}", proxy.address().await))
+        .await;
+    ns.job("cut-off", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 6_000_000, "backoffLimit": 0})).await;
+    ns.job_streams("cut-off").await;
+    proxy.rules(&json!({"upstream": "127.0.0.1:1"})).await;
+    let job = ns
+        .job_until("cut-off", "fails", |s| {
+            s["attempts"][0]["reason"] == "StoreError"
+        })
+        .await;
+    let message = job["status"]["attempts"][0]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(message.contains("store"), "{message}");
+    proxy.rules(&json!({"upstream": upstream})).await;
+    ns.job_ends("cut-off", "Failed").await;
+    eventually("the upload is aborted once the store is back", || async {
+        if bucket.uploads().await.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{:?}", bucket.uploads().await))
+        }
+    })
+    .await;
+    ns.delete().await;
+}

@@ -1,0 +1,80 @@
+//! A MariaDB server of this machine on a restored data directory.
+
+use crate::{eventually, run, run_ok};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+use tokio::process::{Child, Command};
+
+/// A server of our own, on a socket only.
+pub struct LocalServer {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl LocalServer {
+    /// Does what the archive's documentation says: `mbstream -x`, prepare, start. `folder` holds the
+    /// unpacked archive.
+    pub async fn from_physical(folder: &Path) -> Self {
+        let data = folder.join("restored");
+        std::fs::create_dir(&data).unwrap();
+        let target = format!("--target-dir={}", data.display());
+        let extract = format!(
+            "cat {0}/data/*.xbs | mbstream -x -C {1}",
+            folder.display(),
+            data.display()
+        );
+        run_ok("sh", &["-euc", &extract], b"").await;
+        run_ok("mariadb-backup", &["--prepare", &target], b"").await;
+        Self::start(folder, &data).await
+    }
+
+    async fn start(folder: &Path, data: &Path) -> Self {
+        let socket = folder.join("mysqld.sock");
+        let child = Command::new("mariadbd")
+            .args([
+                "--no-defaults",
+                "--user=root",
+                "--skip-networking",
+                "--skip-grant-tables",
+            ])
+            .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--socket={}", socket.display()))
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(folder.join("mariadbd.log")).unwrap())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("mariadbd is in Debian's package mariadb-server");
+        let server = Self { child, socket };
+        eventually("the restored server answers", || async {
+            let output = run("mariadb", &[&server.socket_flag(), "-e", "SELECT 1"], b"").await;
+            if output.code == 0 {
+                Ok(())
+            } else {
+                Err(output.stderr)
+            }
+        })
+        .await;
+        server
+    }
+
+    fn socket_flag(&self) -> String {
+        format!("--socket={}", self.socket.display())
+    }
+
+    /// Runs SQL; gives the rows without column names, as the client prints them.
+    pub async fn query(&self, sql: &str) -> String {
+        run_ok(
+            "mariadb",
+            &["--no-defaults", &self.socket_flag(), "-N", "-B", "-e", sql],
+            b"",
+        )
+        .await
+    }
+
+    /// Stops the server.
+    pub async fn stop(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}

@@ -1,0 +1,184 @@
+//! `deploy/sidecar`, as a user would adapt it with kustomize.
+
+use crate::{Namespace, cluster::root, objects::TOKEN, run_ok};
+use serde_json::{Value, json};
+
+/// A database in a pod, with the agent beside it.
+pub struct Database<'a> {
+    namespace: &'a Namespace,
+    name: String,
+    pod: String,
+    client: &'static str,
+}
+
+impl<'a> Database<'a> {
+    /// MariaDB 10.11, ready.
+    pub async fn mariadb(namespace: &'a Namespace, name: &str) -> Self {
+        Self::start(namespace, name, "mariadb", json!([])).await
+    }
+
+    /// MySQL 9, ready.
+    pub async fn mysql(namespace: &'a Namespace, name: &str) -> Self {
+        Self::start(namespace, name, "mysql", json!([])).await
+    }
+
+    /// MariaDB whose agent finds `script` under a tool's name, before the tool itself: for what the
+    /// real tool cannot be made to do.
+    pub async fn mariadb_with_tool(
+        namespace: &'a Namespace,
+        name: &str,
+        tool: &str,
+        script: &str,
+    ) -> Self {
+        let tools = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tools"}, "data": {tool: script}});
+        namespace.apply(&tools.to_string()).await;
+        let patch = json!([{
+            "target": {"kind": "StatefulSet"},
+            "patch": json!([
+                {"op": "add", "path": "/spec/template/spec/volumes/-", "value": {"name": "tools", "configMap": {"name": "tools", "defaultMode": 0o755}}},
+                {"op": "add", "path": "/spec/template/spec/initContainers/0/volumeMounts/-", "value": {"name": "tools", "mountPath": "/fault"}},
+                {"op": "add", "path": "/spec/template/spec/initContainers/0/env/-", "value": {"name": "PATH", "value": "/fault:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
+            ]).to_string(),
+        }]);
+        Self::start(namespace, name, "mariadb", patch).await
+    }
+
+    async fn start(
+        namespace: &'a Namespace,
+        name: &str,
+        flavour: &'static str,
+        patches: Value,
+    ) -> Self {
+        let (agent, agent_image, database, tag, client) = match flavour {
+            "mysql" => (
+                "towline-agent",
+                "towline-agent-mysql",
+                "mysql",
+                "9",
+                "mysql",
+            ),
+            _ => (
+                "towline-agent",
+                "towline-agent-mariadb",
+                "mariadb",
+                "10.11",
+                "mariadb",
+            ),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = root().join(format!("deploy/sidecar/{flavour}.yaml"));
+        let manifest = std::fs::read_to_string(manifest)
+            .unwrap()
+            .replace("CHANGE-ME", TOKEN);
+        std::fs::write(folder.path().join("database.yaml"), manifest).unwrap();
+        let kustomization = json!({
+            "resources": ["database.yaml"],
+            "namePrefix": format!("{name}-"),
+            "labels": [{"pairs": {"app": name}, "includeSelectors": true}],
+            "images": [
+                {"name": agent, "newName": namespace.cluster.image(agent_image), "newTag": "dev"},
+                {"name": database, "newName": namespace.cluster.image(database), "newTag": tag},
+            ],
+            "patches": patches,
+        });
+        std::fs::write(
+            folder.path().join("kustomization.yaml"),
+            kustomization.to_string(),
+        )
+        .unwrap();
+        let manifest = run_ok(
+            "kubectl",
+            &["kustomize", folder.path().to_str().unwrap()],
+            b"",
+        )
+        .await;
+        namespace.apply(&manifest).await;
+        // What the jobs of tests name.
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "agent-token"}, "stringData": {"token": TOKEN}});
+        namespace.apply(&secret.to_string()).await;
+        let database = Self {
+            namespace,
+            name: name.to_owned(),
+            pod: format!("{name}-{flavour}-0"),
+            client,
+        };
+        namespace.ready(&database.pod).await;
+        database.grant_logical(flavour).await;
+        database
+    }
+
+    /// The sidecar's user has the grants of one method; the tests use both.
+    async fn grant_logical(&self, flavour: &str) {
+        let grants = root().join(format!("deploy/grants/{flavour}-logical.sql"));
+        let grants = std::fs::read_to_string(grants).unwrap();
+        let from = grants.find("GRANT").unwrap();
+        self.query(&grants[from..]).await;
+    }
+
+    /// Value of the pod's label `app`.
+    pub fn app(&self) -> &str {
+        &self.name
+    }
+
+    /// Name of the pod.
+    pub fn pod(&self) -> &str {
+        &self.pod
+    }
+
+    /// `address:port` of the agent, as pods reach it.
+    pub async fn agent_address(&self) -> String {
+        format!("{}:8474", self.namespace.pod_ip(&self.pod).await)
+    }
+
+    /// Runs SQL as root; gives the rows without column names.
+    pub async fn query(&self, sql: &str) -> String {
+        let output = self.client(sql, "-N -B").await;
+        assert!(output.code == 0, "{sql}: {}", output.stderr);
+        output.stdout
+    }
+
+    /// Loads a dump.
+    pub async fn load(&self, dump: &[u8]) {
+        let output = self.client(&String::from_utf8_lossy(dump), "").await;
+        assert!(output.code == 0, "{}", output.stderr);
+    }
+
+    async fn client(&self, input: &str, flags: &str) -> crate::Output {
+        let password = self.client.to_uppercase();
+        let script = format!(
+            "MYSQL_PWD=${password}_ROOT_PASSWORD exec {} -uroot {flags}",
+            self.client
+        );
+        self.namespace
+            .sh(&self.pod, "database", &script, input)
+            .await
+    }
+
+    /// A small shop: 10,000 orders, a function, a trigger, and some text that is hard to quote.
+    pub async fn load_shop(&self) {
+        let digits = "(SELECT 0 n UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
+        self.query(&format!(
+            "CREATE DATABASE shop; USE shop;
+             CREATE TABLE customers (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(100) NOT NULL, photo BLOB) CHARACTER SET utf8mb4;
+             CREATE TABLE orders (id INT PRIMARY KEY, customer INT NOT NULL, note VARCHAR(200), amount DECIMAL(10,2)) CHARACTER SET utf8mb4;
+             INSERT INTO customers (name, photo) SELECT CONCAT('Zoë 🚢 ', a.n, b.n), RANDOM_BYTES(1024) FROM {digits} a, {digits} b;
+             INSERT INTO orders SELECT 1000*a.n + 100*b.n + 10*c.n + d.n, 1 + 10*a.n + b.n, 'it''s ¼ \\\\ \\n', d.n / 4
+               FROM {digits} a, {digits} b, {digits} c, {digits} d;
+             CREATE FUNCTION twice(i INT) RETURNS INT DETERMINISTIC NO SQL RETURN 2 * i;
+             CREATE TRIGGER orders_total BEFORE INSERT ON orders FOR EACH ROW SET NEW.amount = COALESCE(NEW.amount, 0);",
+        ))
+        .await;
+    }
+
+    /// Kills the backup tool, as the kernel's out-of-memory killer would.
+    pub async fn kill_tool(&self, tool: &str) {
+        let script = format!(
+            "for p in /proc/[0-9]*; do read -r comm < $p/comm || continue; case $comm in {tool}) kill -9 ${{p#/proc/}}; found=1;; esac; done; test \"$found\""
+        );
+        let output = self
+            .namespace
+            .sh(&self.pod, "towline-agent", &script, "")
+            .await;
+        assert_eq!(output.code, 0, "no process {tool}: {}", output.stderr);
+    }
+}

@@ -1,0 +1,231 @@
+//! A namespace of one test: its own controller, databases and stores, so that tests do not meet.
+
+use crate::{Cluster, Output, command::run_command, eventually, run_ok};
+use serde_json::Value;
+use tokio::process::Command;
+
+/// Carried by everything that tests make, so that a later run can clear it away.
+const LABEL: &str = "towline.dev/e2e";
+
+/// One test's namespace.
+pub struct Namespace {
+    /// The cluster that it is in.
+    pub cluster: Cluster,
+    /// Its name.
+    pub name: String,
+}
+
+impl Namespace {
+    /// Makes the namespace `e2e-<name>` anew; an earlier run's is removed first.
+    pub async fn create(name: &str) -> Self {
+        let namespace = Self {
+            cluster: Cluster::from_env(),
+            name: format!("e2e-{name}"),
+        };
+        namespace
+            .kubectl_ok(&[
+                "delete",
+                "namespace",
+                &namespace.name,
+                "--ignore-not-found",
+                "--wait",
+                "--timeout=180s",
+            ])
+            .await;
+        namespace
+            .kubectl_ok(&["create", "namespace", &namespace.name])
+            .await;
+        namespace
+            .kubectl_ok(&[
+                "label",
+                "namespace",
+                &namespace.name,
+                &format!("{LABEL}=true"),
+            ])
+            .await;
+        namespace
+    }
+
+    /// Removes the namespace. A test that failed never comes here, so its remains can be looked at.
+    pub async fn delete(self) {
+        // Removed in the background: the next test need not wait for it.
+        self.kubectl_ok(&["delete", "namespace", &self.name, "--wait=false"])
+            .await;
+    }
+
+    /// Runs kubectl in this namespace.
+    pub async fn kubectl(&self, args: &[&str], input: &str) -> Output {
+        let mut command = Command::new("kubectl");
+        command
+            .args(["--kubeconfig", &self.cluster.kubeconfig, "-n", &self.name])
+            .args(args);
+        run_command(command, input.as_bytes()).await
+    }
+
+    /// Runs kubectl, which must succeed; gives its output.
+    pub async fn kubectl_ok(&self, args: &[&str]) -> String {
+        let output = self.kubectl(args, "").await;
+        assert!(
+            output.code == 0,
+            "kubectl {args:?}: {}{}",
+            output.stdout,
+            output.stderr
+        );
+        output.stdout
+    }
+
+    /// `kubectl apply -f -`, which must succeed.
+    pub async fn apply(&self, manifest: &str) {
+        let output = self.kubectl(&["apply", "-f", "-"], manifest).await;
+        assert!(
+            output.code == 0,
+            "kubectl apply: {}\n{manifest}",
+            output.stderr
+        );
+    }
+
+    /// One object as JSON; `None` when there is none of this name.
+    pub async fn get(&self, kind: &str, name: &str) -> Option<Value> {
+        let output = self.kubectl(&["get", kind, name, "-o", "json"], "").await;
+        (output.code == 0).then(|| serde_json::from_str(&output.stdout).unwrap())
+    }
+
+    /// All objects of a kind.
+    pub async fn list(&self, kind: &str, selector: &str) -> Vec<Value> {
+        let json = self
+            .kubectl_ok(&["get", kind, "-l", selector, "-o", "json"])
+            .await;
+        match serde_json::from_str::<Value>(&json).unwrap()["items"].take() {
+            Value::Array(items) => items,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Messages of the events of one object.
+    pub async fn events(&self, name: &str) -> Vec<String> {
+        let json = self
+            .kubectl_ok(&[
+                "get",
+                "events",
+                "--field-selector",
+                &format!("involvedObject.name={name}"),
+                "-o",
+                "json",
+            ])
+            .await;
+        let list: Value = serde_json::from_str(&json).unwrap();
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| {
+                format!(
+                    "{} {}",
+                    e["reason"].as_str().unwrap_or(""),
+                    e["message"].as_str().unwrap_or("")
+                )
+            })
+            .collect()
+    }
+
+    /// Runs a shell script in a container.
+    pub async fn sh(&self, pod: &str, container: &str, script: &str, input: &str) -> Output {
+        self.kubectl(
+            &["exec", "-i", pod, "-c", container, "--", "sh", "-c", script],
+            input,
+        )
+        .await
+    }
+
+    /// Waits until a pod is ready.
+    pub async fn ready(&self, pod: &str) {
+        eventually(&format!("pod {pod} is ready"), || async {
+            let object = self.get("pod", pod).await.ok_or("no such pod")?;
+            let ready = condition(&object, "Ready").is_some_and(|c| c["status"] == "True");
+            let going = object["metadata"]["deletionTimestamp"].is_string();
+            if ready && !going {
+                Ok(())
+            } else {
+                Err(object["status"].to_string())
+            }
+        })
+        .await;
+    }
+
+    /// Address of a pod.
+    pub async fn pod_ip(&self, pod: &str) -> String {
+        self.kubectl_ok(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"])
+            .await
+    }
+
+    /// Installs our chart for this namespace alone, and waits for the controller.
+    pub async fn install_controller(&self, settings: &[&str]) {
+        let chart = crate::cluster::root().join("charts/towline");
+        let watch = format!("watchNamespaces={{{}}}", self.name);
+        let image = self.cluster.image("towline-controller");
+        let pull = format!("image.pullPolicy={}", self.cluster.pull_policy());
+        let repository = format!("image.repository={image}");
+        let mut args = vec![
+            "--kubeconfig",
+            &self.cluster.kubeconfig,
+            "-n",
+            &self.name,
+            "upgrade",
+            "--install",
+            "towline",
+            chart.to_str().unwrap(),
+            "--set",
+            "crds.install=false",
+            "--set",
+            &watch,
+            "--set",
+            "clusterId=e2e",
+            "--set",
+            &repository,
+            "--set",
+            "image.tag=dev",
+            "--set",
+            &pull,
+        ];
+        for setting in settings {
+            args.extend(["--set", *setting]);
+        }
+        run_ok("helm", &args, b"").await;
+        self.controller_ready().await;
+    }
+
+    /// Waits for a controller that is ready and not on its way out; gives the pod's name.
+    pub async fn controller_ready(&self) -> String {
+        eventually("the controller is ready", || async {
+            let pods = self.list("pods", "app.kubernetes.io/name=towline").await;
+            let up = pods.iter().find(|pod| {
+                pod["metadata"]["deletionTimestamp"].is_null()
+                    && condition(pod, "Ready").is_some_and(|c| c["status"] == "True")
+            });
+            up.and_then(|pod| pod["metadata"]["name"].as_str().map(str::to_owned))
+                .ok_or_else(|| format!("{} pods, none ready", pods.len()))
+        })
+        .await
+    }
+
+    /// Kills the controller with no time to clean up, as a lost node does.
+    pub async fn kill_controller(&self) {
+        self.kubectl_ok(&[
+            "delete",
+            "pods",
+            "-l",
+            "app.kubernetes.io/name=towline",
+            "--grace-period=0",
+            "--force",
+        ])
+        .await;
+    }
+}
+
+/// A condition of an object.
+pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    object["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|c| c["type"] == kind)
+}

@@ -1,0 +1,70 @@
+//! The fault proxy as a pod of a test's namespace.
+
+use crate::{Namespace, eventually};
+use serde_json::{Value, json};
+
+const POD: &str = "fault-proxy";
+
+/// A running fault proxy, labelled `app=fault-proxy`; traffic comes in on 8474.
+pub struct FaultProxy<'a> {
+    namespace: &'a Namespace,
+}
+
+impl<'a> FaultProxy<'a> {
+    /// Starts it, without rules: every request fails until there are some.
+    pub async fn start(namespace: &'a Namespace) -> Self {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD, "labels": {"app": POD}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "proxy", "image": format!("{}:dev", namespace.cluster.image(POD)),
+                "imagePullPolicy": namespace.cluster.pull_policy(), "ports": [{"containerPort": 8474}, {"containerPort": 9000}],
+                "readinessProbe": {"httpGet": {"path": "/", "port": 9000}, "periodSeconds": 1}}]}});
+        namespace.apply(&pod.to_string()).await;
+        namespace.ready(POD).await;
+        Self { namespace }
+    }
+
+    /// Where its traffic comes in, as other pods reach it.
+    pub async fn address(&self) -> String {
+        format!("{}:8474", self.namespace.pod_ip(POD).await)
+    }
+
+    fn control(&self) -> String {
+        format!(
+            "/api/v1/namespaces/{}/pods/{POD}:9000/proxy/",
+            self.namespace.name
+        )
+    }
+
+    /// Sets the rules; requests that were held are dropped.
+    pub async fn rules(&self, rules: &Value) {
+        let output = self
+            .namespace
+            .kubectl(
+                &["replace", "--raw", &self.control(), "-f", "-"],
+                &rules.to_string(),
+            )
+            .await;
+        assert!(output.code == 0, "{}", output.stderr);
+    }
+
+    /// Requests that are held now.
+    pub async fn held(&self) -> Vec<String> {
+        let report = eventually("the fault proxy answers", || async {
+            let output = self
+                .namespace
+                .kubectl(&["get", "--raw", &self.control()], "")
+                .await;
+            if output.code == 0 {
+                Ok(output.stdout)
+            } else {
+                Err(output.stderr)
+            }
+        })
+        .await;
+        serde_json::from_str::<Value>(&report).unwrap()["held"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|h| h.as_str().unwrap().to_owned())
+            .collect()
+    }
+}
