@@ -2,10 +2,12 @@
 //!
 //! Everything here is synchronous and single-pass, made to run on a blocking thread.
 
+mod member;
 pub mod metadata;
 pub mod reader;
 pub mod writer;
 
+pub use member::{MAX_DATA_MEMBERS, MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, MEMBER_BYTES};
 pub use metadata::{FORMAT_VERSION, Metadata, Position, Summary};
-pub use reader::{Verified, verify};
+pub use reader::{ArchiveError, Verified, verify};
 pub use writer::ArchiveWriter;

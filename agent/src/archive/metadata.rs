@@ -77,3 +77,11 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_lsn: Option<u64>,
 }
+
+impl Summary {
+    /// Whether the tool ended well **and** said so. An archive of anything else has no end.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.tool_exit_status == 0 && self.completion_line_seen
+    }
+}

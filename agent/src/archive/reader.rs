@@ -1,7 +1,25 @@
 //! Reads an archive back and believes nothing that its sums do not prove.
 
-use super::{Metadata, Summary};
-use std::io::{Read, Write};
+mod error;
+
+use super::member::{
+    self, BLOCK, END_BLOCKS, MEMBER_BYTES, METADATA, SUMMARY, SUMS, Sums, ZSTD_MAGIC,
+    ZSTD_WINDOW_LOG,
+};
+use super::{
+    FORMAT_VERSION, MAX_DATA_MEMBERS, MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, Metadata, Summary,
+};
+use aws_lc_rs::digest::Digest;
+pub use error::ArchiveError;
+use error::{Source, read_error};
+use serde::Deserialize;
+use std::io::{self, BufReader, Read, Write};
+
+/// Begins every age file (age-encryption.org/v1, "Header").
+const AGE_MAGIC: &[u8] = b"age-encryption.org/";
+
+/// Contents are read, summed and passed on in pieces of this size, bytes.
+const PIECE: usize = 256 << 10;
 
 /// An archive whose every member was read and proven.
 #[derive(Clone, Debug)]
@@ -12,16 +30,296 @@ pub struct Verified {
     pub summary: Summary,
 }
 
-/// Why an archive is refused.
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct ArchiveError;
-
 /// Reads a whole archive (plain tar or zstd, told apart by its first bytes), writes the tool's
 /// output to `data` as it goes, and checks order, sizes, sums and the end.
 ///
+/// Until it returns `Ok`, nothing that went to `data` is proven. Memory is bounded by the
+/// format's limits (32 bytes for each 16 MiB read), whatever the archive says of itself.
+///
 /// # Errors
 /// [`ArchiveError`] for anything cut, altered, out of order, newer than we know, or unreadable.
-pub fn verify(_archive: impl Read, _data: impl Write) -> Result<Verified, ArchiveError> {
-    todo!()
+pub fn verify(archive: impl Read, mut data: impl Write) -> Result<Verified, ArchiveError> {
+    let mut source = Source(archive);
+    let mut head = Vec::with_capacity(AGE_MAGIC.len());
+    let most = AGE_MAGIC.len() as u64;
+    source
+        .by_ref()
+        .take(most)
+        .read_to_end(&mut head)
+        .map_err(read_error)?;
+    if head == AGE_MAGIC {
+        return Err(ArchiveError::Encrypted);
+    }
+    let compressed = head.starts_with(&ZSTD_MAGIC);
+    let input = io::Cursor::new(head).chain(source);
+    let mut input = BufReader::with_capacity(PIECE, input);
+    let verified;
+    if compressed {
+        let decoder = zstd::Decoder::with_buffer(input).map_err(read_error)?;
+        let mut decoder = decoder.single_frame();
+        decoder
+            .window_log_max(ZSTD_WINDOW_LOG)
+            .map_err(read_error)?;
+        // Its last read, which finds the end, also checks that the frame is whole.
+        verified = verify_tar(&mut decoder, &mut data)?;
+        input = decoder.finish();
+    } else {
+        verified = verify_tar(&mut input, &mut data)?;
+    }
+    expect_end(&mut input)?;
+    data.flush().map_err(ArchiveError::Data)?;
+    Ok(verified)
+}
+
+fn verify_tar(input: &mut impl Read, data: &mut impl Write) -> Result<Verified, ArchiveError> {
+    let mut tar = Tar {
+        input,
+        data,
+        piece: vec![0; PIECE],
+        mtime: None,
+    };
+    let mut sums = Sums::default();
+
+    let first = tar.header("the beginning")?;
+    if first.name != METADATA {
+        return Err(ArchiveError::NotAnArchive);
+    }
+    let (json, digest) = tar.json(METADATA, &first, MAX_METADATA_BYTES)?;
+    sums.set_metadata(&digest);
+    let metadata = parse_metadata(&json)?;
+    if tar.mtime != Some(member::mtime(metadata.start_time)) {
+        return Err(ArchiveError::Header {
+            member: METADATA.to_owned(),
+        });
+    }
+
+    let mut data_bytes = 0;
+    let mut extension = None;
+    let mut last_was_short = false;
+    let mut before = METADATA.to_owned();
+    let summary = loop {
+        let header = tar.header(&before)?;
+        if header.name == SUMMARY {
+            break header;
+        }
+        let index = sums.data_members();
+        // The first data member says how the others are called.
+        let found = ["xbs", "sql"]
+            .into_iter()
+            .find(|extension| header.name == member::data_name(index, extension));
+        if found.is_none() || last_was_short || extension.is_some_and(|was| Some(was) != found) {
+            let expected = if last_was_short {
+                SUMMARY.to_owned()
+            } else {
+                format!(
+                    "{} or {SUMMARY}",
+                    member::data_name(index, extension.unwrap_or("xbs|sql"))
+                )
+            };
+            return Err(ArchiveError::OutOfOrder {
+                expected,
+                found: header.name,
+            });
+        }
+        let fits = 1..=MEMBER_BYTES as u64;
+        if !fits.contains(&header.size) || index == MAX_DATA_MEMBERS {
+            return Err(ArchiveError::Size {
+                member: header.name,
+                size: header.size,
+            });
+        }
+        extension = found;
+        last_was_short = header.size < MEMBER_BYTES as u64;
+        data_bytes += header.size;
+        sums.push_data(&tar.contents(&header)?);
+        before = header.name;
+    };
+    let (json, digest) = tar.json(SUMMARY, &summary, MAX_SUMMARY_BYTES)?;
+    sums.set_summary(&digest);
+    tar.check_sums(&sums, extension.unwrap_or("xbs"))?;
+
+    // Parsed after the sums proved it, so that a damaged one is called altered.
+    let summary: Summary = parse(SUMMARY, &json)?;
+    if (summary.data_members, summary.data_bytes) != (sums.data_members(), data_bytes) {
+        return Err(ArchiveError::Miscounted {
+            said_members: summary.data_members,
+            said_bytes: summary.data_bytes,
+            members: sums.data_members(),
+            bytes: data_bytes,
+        });
+    }
+    if !summary.is_complete() {
+        return Err(ArchiveError::BackupIncomplete {
+            exit_status: summary.tool_exit_status,
+        });
+    }
+    for _ in 0..END_BLOCKS {
+        if tar.block()? != [0; BLOCK] {
+            return Err(ArchiveError::Trailing);
+        }
+    }
+    expect_end(tar.input)?;
+    Ok(Verified { metadata, summary })
+}
+
+/// A member's header, proven to be the only one that such a member can have.
+struct Header {
+    name: String,
+    size: u64,
+}
+
+/// The tar stream, read member by member.
+struct Tar<'a, R, D> {
+    input: &'a mut R,
+    data: &'a mut D,
+    piece: Vec<u8>,
+    /// Every member's time; the first one's header says it.
+    mtime: Option<u64>,
+}
+
+impl<R: Read, D: Write> Tar<'_, R, D> {
+    fn block(&mut self) -> Result<[u8; BLOCK], ArchiveError> {
+        let mut block = [0; BLOCK];
+        self.input.read_exact(&mut block).map_err(read_error)?;
+        Ok(block)
+    }
+
+    /// Reads the header after `before` and compares all of it with the one that the writer makes:
+    /// what a tar reader would pass over is refused too.
+    fn header(&mut self, before: &str) -> Result<Header, ArchiveError> {
+        let block = self.block()?;
+        if block == [0; BLOCK] {
+            return Err(ArchiveError::OutOfOrder {
+                expected: "a further member".to_owned(),
+                found: format!("the end of the tar stream, after {before}"),
+            });
+        }
+        let odd = || match self.mtime {
+            None => ArchiveError::NotAnArchive,
+            Some(_) => ArchiveError::Header {
+                member: format!("the member after {before}"),
+            },
+        };
+        let header = tar::Header::from_byte_slice(&block);
+        let name = String::from_utf8(header.path_bytes().into_owned()).map_err(|_| odd())?;
+        let size = header.entry_size().map_err(|_| odd())?;
+        let mtime = header.mtime().map_err(|_| odd())?;
+        let mtime = self.mtime.unwrap_or(mtime);
+        let only = member::header(&name, size, mtime).map_err(|_| odd())?;
+        if *only.as_bytes() != block {
+            return Err(odd());
+        }
+        self.mtime = Some(mtime);
+        Ok(Header { name, size })
+    }
+
+    /// Passes a data member on and returns its sum.
+    fn contents(&mut self, header: &Header) -> Result<Digest, ArchiveError> {
+        let mut hasher = member::hasher();
+        let mut left = header.size;
+        while left > 0 {
+            let piece = self
+                .piece
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
+            let piece = &mut self.piece[..piece];
+            self.input.read_exact(piece).map_err(read_error)?;
+            hasher.update(piece);
+            self.data.write_all(piece).map_err(ArchiveError::Data)?;
+            left -= piece.len() as u64;
+        }
+        self.padding(header)?;
+        Ok(hasher.finish())
+    }
+
+    /// Reads a whole member of at most `most` bytes, with its sum.
+    fn json(
+        &mut self,
+        name: &str,
+        header: &Header,
+        most: usize,
+    ) -> Result<(Vec<u8>, Digest), ArchiveError> {
+        let size = usize::try_from(header.size).unwrap_or(usize::MAX);
+        if size > most {
+            return Err(ArchiveError::Size {
+                member: name.to_owned(),
+                size: header.size,
+            });
+        }
+        let mut contents = vec![0; size];
+        self.input.read_exact(&mut contents).map_err(read_error)?;
+        self.padding(header)?;
+        let mut hasher = member::hasher();
+        hasher.update(&contents);
+        Ok((contents, hasher.finish()))
+    }
+
+    /// Compares the last member with what it has to say, line by line.
+    fn check_sums(&mut self, sums: &Sums, extension: &str) -> Result<(), ArchiveError> {
+        let header = self.header(SUMMARY)?;
+        if header.name != SUMS {
+            return Err(ArchiveError::OutOfOrder {
+                expected: SUMS.to_owned(),
+                found: header.name,
+            });
+        }
+        if header.size != sums.text_bytes(extension) {
+            return Err(ArchiveError::Size {
+                member: SUMS.to_owned(),
+                size: header.size,
+            });
+        }
+        let mut line = Vec::new();
+        for (member, expected) in sums.lines(extension) {
+            line.resize(expected.len(), 0);
+            self.input.read_exact(&mut line).map_err(read_error)?;
+            if line != expected.as_bytes() {
+                return Err(ArchiveError::Altered { member });
+            }
+        }
+        self.padding(&header)
+    }
+
+    fn padding(&mut self, header: &Header) -> Result<(), ArchiveError> {
+        let expected = member::padding(header.size);
+        let mut padding = [0; BLOCK];
+        let padding = &mut padding[..expected.len()];
+        self.input.read_exact(padding).map_err(read_error)?;
+        if padding != expected {
+            return Err(ArchiveError::Header {
+                member: header.name.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a newer format before anything else is asked of its metadata.
+fn parse_metadata(json: &[u8]) -> Result<Metadata, ArchiveError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Format {
+        format_version: u32,
+    }
+    let Format { format_version } = parse(METADATA, json)?;
+    if format_version > FORMAT_VERSION {
+        return Err(ArchiveError::NewerFormat {
+            version: format_version,
+        });
+    }
+    parse(METADATA, json)
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(member: &str, json: &[u8]) -> Result<T, ArchiveError> {
+    serde_json::from_slice(json).map_err(|source| ArchiveError::Json {
+        member: member.to_owned(),
+        source,
+    })
+}
+
+fn expect_end(input: &mut impl Read) -> Result<(), ArchiveError> {
+    match io::copy(&mut input.take(1), &mut io::sink()).map_err(read_error)? {
+        0 => Ok(()),
+        _ => Err(ArchiveError::Trailing),
+    }
 }

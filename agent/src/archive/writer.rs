@@ -1,40 +1,198 @@
 //! Writes an archive in one pass with memory for one member.
 
-use super::{Metadata, Summary};
+use super::member::{self, END_BLOCKS, MEMBER_BYTES, METADATA, SUMMARY, SUMS, Sums};
+use super::{MAX_DATA_MEMBERS, MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, Metadata, Summary};
+use aws_lc_rs::digest::{Context, digest};
 use std::io::{self, Write};
+use zstd::stream::raw::CParameter;
+
+/// Threads that compress beside the one that writes. Fixed, for zstd cuts its input by it: the
+/// same number gives the same bytes on every machine.
+const WORKERS: u32 = 2;
+
+/// Input that one worker takes at once, bytes; bounds what zstd buffers at high levels.
+const JOB_BYTES: u32 = 4 << 20;
 
 /// Turns the tool's output into an archive. The output goes in by [`Write`].
 pub struct ArchiveWriter<W: Write> {
-    out: W,
+    out: Output<W>,
+    extension: &'static str,
+    mtime: u64,
+    /// The data member that is being filled, and the sum of what is in it.
+    member: Vec<u8>,
+    hasher: Context,
+    sums: Sums,
+    data_bytes: u64,
+}
+
+/// Where tar blocks go.
+enum Output<W: Write> {
+    Plain(W),
+    // Dropped without `finish` it leaves the frame open: nothing can take it for whole.
+    Zstd(Box<zstd::Encoder<'static, W>>),
 }
 
 impl<W: Write> ArchiveWriter<W> {
-    /// Begins an archive: writes the metadata member.
+    /// Begins an archive: writes the metadata member, and sends it on at once, so that a reader
+    /// has its first bytes before the tool has filled a member.
     ///
     /// `level` is zstd's (1 to 19), `None` leaves the tar uncompressed. `extension` is that of
     /// the data members: `xbs` or `sql`.
     ///
     /// # Errors
-    /// Whatever `out` gives.
-    pub fn new(_out: W, _metadata: &Metadata, _extension: &'static str, _level: Option<i32>) -> io::Result<Self> {
-        todo!()
+    /// Whatever `out` gives; `InvalidInput` for another level or extension, or metadata larger
+    /// than [`MAX_METADATA_BYTES`].
+    pub fn new(
+        out: W,
+        metadata: &Metadata,
+        extension: &'static str,
+        level: Option<i32>,
+    ) -> io::Result<Self> {
+        if !matches!(extension, "xbs" | "sql") {
+            return Err(invalid("the extension of data members is xbs or sql"));
+        }
+        let mut archive = Self {
+            out: Output::new(out, level)?,
+            extension,
+            mtime: member::mtime(metadata.start_time),
+            member: Vec::with_capacity(MEMBER_BYTES),
+            hasher: member::hasher(),
+            sums: Sums::default(),
+            data_bytes: 0,
+        };
+        let json = json(metadata, MAX_METADATA_BYTES, METADATA)?;
+        archive.sums.set_metadata(&sha256(&json));
+        archive.write_member(METADATA, &json)?;
+        archive.out.as_write().flush()?;
+        Ok(archive)
     }
 
     /// Ends the archive: last data member, summary, sums, end of tar, end of zstd. Only for a
     /// complete backup; an archive that is dropped instead is cut, and no reader accepts it.
     ///
     /// # Errors
-    /// Whatever `out` gives.
-    pub fn finish(self, _summary: Summary) -> io::Result<W> {
-        todo!()
+    /// Whatever `out` gives; `InvalidInput` for a summary of a backup that is not complete, or
+    /// one larger than [`MAX_SUMMARY_BYTES`].
+    pub fn finish(mut self, mut summary: Summary) -> io::Result<W> {
+        if !summary.is_complete() {
+            return Err(invalid("only a complete backup may end its archive"));
+        }
+        if !self.member.is_empty() {
+            self.end_data_member()?;
+        }
+        summary.data_members = self.sums.data_members();
+        summary.data_bytes = self.data_bytes;
+        let json = json(&summary, MAX_SUMMARY_BYTES, SUMMARY)?;
+        self.sums.set_summary(&sha256(&json));
+        self.write_member(SUMMARY, &json)?;
+
+        let size = self.sums.text_bytes(self.extension);
+        let header = member::header(SUMS, size, self.mtime)?;
+        let out = self.out.as_write();
+        out.write_all(header.as_bytes())?;
+        for (_, line) in self.sums.lines(self.extension) {
+            out.write_all(line.as_bytes())?;
+        }
+        out.write_all(member::padding(size))?;
+        out.write_all(&[0; END_BLOCKS * member::BLOCK])?;
+        self.out.finish()
+    }
+
+    fn write_member(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {
+        let size = contents.len() as u64;
+        let header = member::header(name, size, self.mtime)?;
+        let out = self.out.as_write();
+        out.write_all(header.as_bytes())?;
+        out.write_all(contents)?;
+        out.write_all(member::padding(size))
+    }
+
+    fn end_data_member(&mut self) -> io::Result<()> {
+        let index = self.sums.data_members();
+        if index == MAX_DATA_MEMBERS {
+            return Err(invalid("the backup is larger than an archive can be"));
+        }
+        let contents = std::mem::take(&mut self.member);
+        self.write_member(&member::data_name(index, self.extension), &contents)?;
+        let hasher = std::mem::replace(&mut self.hasher, member::hasher());
+        self.sums.push_data(&hasher.finish());
+        self.data_bytes += contents.len() as u64;
+        self.member = contents;
+        self.member.clear();
+        Ok(())
     }
 }
 
 impl<W: Write> Write for ArchiveWriter<W> {
-    fn write(&mut self, _data: &[u8]) -> io::Result<usize> {
-        todo!()
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let taken = data.len().min(MEMBER_BYTES - self.member.len());
+        self.member.extend_from_slice(&data[..taken]);
+        // Summed while it is still in the processor's cache.
+        self.hasher.update(&data[..taken]);
+        if self.member.len() == MEMBER_BYTES {
+            self.end_data_member()?;
+        }
+        Ok(taken)
     }
+
+    /// Sends on what has left the compressor. It never makes the compressor cut a block, so that
+    /// the archive's bytes do not depend on when it is called.
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        match &mut self.out {
+            Output::Plain(out) => out.flush(),
+            Output::Zstd(encoder) => encoder.get_mut().flush(),
+        }
     }
+}
+
+impl<W: Write> Output<W> {
+    fn new(out: W, level: Option<i32>) -> io::Result<Self> {
+        let Some(level) = level else {
+            return Ok(Self::Plain(out));
+        };
+        if !(1..=19).contains(&level) {
+            return Err(invalid("the zstd level is 1 to 19"));
+        }
+        let mut encoder = zstd::Encoder::new(out, level)?;
+        encoder.include_checksum(true)?;
+        encoder.multithread(WORKERS)?;
+        encoder.set_parameter(CParameter::JobSize(JOB_BYTES))?;
+        Ok(Self::Zstd(Box::new(encoder)))
+    }
+
+    fn as_write(&mut self) -> &mut dyn Write {
+        match self {
+            Self::Plain(out) => out,
+            Self::Zstd(encoder) => encoder,
+        }
+    }
+
+    fn finish(self) -> io::Result<W> {
+        let mut out = match self {
+            Self::Plain(out) => out,
+            Self::Zstd(encoder) => encoder.finish()?,
+        };
+        out.flush()?;
+        Ok(out)
+    }
+}
+
+fn json(value: &impl serde::Serialize, most: usize, name: &str) -> io::Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    if json.len() > most {
+        let size = json.len();
+        return Err(invalid(&format!(
+            "{name} would have {size} bytes, more than the {most} that a reader takes"
+        )));
+    }
+    Ok(json)
+}
+
+fn sha256(contents: &[u8]) -> aws_lc_rs::digest::Digest {
+    digest(&aws_lc_rs::digest::SHA256, contents)
+}
+
+fn invalid(message: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
