@@ -1,5 +1,7 @@
 //! The archive, seen from outside: what a reader accepts, and what stock tools make of it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
+
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
