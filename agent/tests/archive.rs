@@ -1,6 +1,9 @@
 //! The archive, seen from outside: what a reader accepts, and what stock tools make of it.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of test functions"
+)]
 
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -247,7 +250,10 @@ fn compressed_altered_at_any_byte_is_refused_or_means_the_same() {
         }
     }
     // Bits of the frame and block headers that do not matter to so small an archive.
-    assert!(accepted * 100 < whole.len() * 9, "{accepted} flips accepted");
+    assert!(
+        accepted * 100 < whole.len() * 9,
+        "{accepted} flips accepted"
+    );
 }
 
 #[test]
