@@ -1,0 +1,106 @@
+//! The custom resources of `towline.dev/v1alpha1`. Their CRDs are generated from these types.
+//!
+//! Every list and string is bounded: the API server prices validation rules by the largest object
+//! that the schema allows, and refuses a CRD whose rules could cost too much.
+
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema copies each struct, with its pub, into a function body"
+)]
+
+pub mod conditions;
+mod cron;
+pub mod job;
+pub mod schedule;
+pub mod store;
+
+pub use job::{BackupJob, BackupJobSpec, BackupJobStatus};
+pub use schedule::{BackupSchedule, BackupScheduleSpec, BackupScheduleStatus};
+pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResourceExt, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// API group of all kinds.
+pub const GROUP: &str = "towline.dev";
+
+/// Label of a job: the schedule that made it.
+pub const LABEL_SCHEDULE: &str = "towline.dev/schedule";
+
+/// Annotation of a job: the time it was due, RFC 3339.
+pub const ANNOTATION_SCHEDULED_AT: &str = "towline.dev/scheduled-at";
+
+/// Every CRD, in the order in which a reader meets them.
+#[must_use]
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![BackupStore::crd(), BackupSchedule::crd(), BackupJob::crd()]
+}
+
+/// Every CRD as a file: its name and its YAML.
+///
+/// # Errors
+/// When a type cannot be written as YAML, which a test rules out.
+pub fn crd_files() -> Result<Vec<(String, String)>, serde_norway::Error> {
+    crds()
+        .iter()
+        .map(|crd| {
+            let name = crd.metadata.name.as_deref().unwrap_or_default();
+            Ok((format!("{name}.yaml"), serde_norway::to_string(crd)?))
+        })
+        .collect()
+}
+
+/// An object of a fixed kind in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// One key of a Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKeyReference {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the Secret.
+    #[serde(default = "default_token_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+fn default_token_key() -> String {
+    "token".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_chart_has_the_crds_of_these_types() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/towline/files/crds");
+        let mut expected: Vec<String> = Vec::new();
+        for (name, yaml) in crd_files().unwrap() {
+            let file = std::fs::read_to_string(dir.join(&name)).unwrap_or_default();
+            assert!(
+                file == yaml,
+                "{name} is not what the types say: run make crds"
+            );
+            expected.push(name);
+        }
+        let mut found: Vec<String> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|f| f.unwrap().file_name().into_string().unwrap())
+            .collect();
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,153 @@
+//! `BackupSchedule`: when backups are made.
+
+use super::BackupJobSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// When backups are made, and what kind.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "towline.dev",
+    version = "v1alpha1",
+    kind = "BackupSchedule",
+    namespaced,
+    status = "BackupScheduleStatus",
+    shortname = "bksched",
+    category = "towline",
+    derive = "PartialEq",
+    doc = "Creates a BackupJob at each due time.",
+    validation = Rule::new("size(self.metadata.name) <= 52").message("metadata.name must have at most 52 characters: names of jobs are made from it"),
+    printcolumn(name = "Schedule", type_ = "string", json_path = ".spec.schedule"),
+    printcolumn(name = "Suspend", type_ = "boolean", json_path = ".spec.suspend"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Last Success", type_ = "date", json_path = ".status.lastSuccessfulTime"),
+    printcolumn(name = "Failures", type_ = "integer", json_path = ".status.consecutiveFailures"),
+    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduleTime"),
+    printcolumn(name = "Active", type_ = "string", json_path = ".status.active[*].name"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Time Zone", type_ = "string", json_path = ".spec.timeZone", priority = 1),
+    printcolumn(name = "Store", type_ = "string", json_path = ".spec.jobTemplate.spec.storeRef.name", priority = 1),
+    printcolumn(name = "Last Run", type_ = "date", json_path = ".status.lastScheduleTime", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupScheduleSpec {
+    /// Five cron fields (minute, hour, day of month, month, day of week) or a macro like `@daily`.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = crate::api::cron::schedule_rule())]
+    pub schedule: String,
+    /// IANA time zone in which `schedule` is read.
+    #[serde(default = "default_time_zone")]
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = crate::api::cron::zone_form_rule())]
+    #[x_kube(validation = crate::api::cron::zone_exists_rule())]
+    pub time_zone: String,
+    /// No new jobs while this is set. Times that pass meanwhile are not made up for, but for the
+    /// latest of them within `startingDeadlineSeconds`.
+    #[serde(default)]
+    pub suspend: bool,
+    /// What happens when a job is due while the one before still runs.
+    #[serde(default)]
+    pub concurrency_policy: ConcurrencyPolicy,
+    /// A job that could not be started this long after its time is not started at all. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 31_536_000))]
+    pub starting_deadline_seconds: Option<u32>,
+    /// What each job is made of.
+    pub job_template: JobTemplate,
+    /// How many succeeded BackupJobs of this schedule are kept. What is in the bucket stays.
+    #[serde(default = "default_history_limit")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub successful_jobs_history_limit: u32,
+    /// How many failed BackupJobs of this schedule are kept.
+    #[serde(default = "default_history_limit")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub failed_jobs_history_limit: u32,
+}
+
+fn default_time_zone() -> String {
+    "Etc/UTC".into()
+}
+
+fn default_history_limit() -> u32 {
+    3
+}
+
+/// What happens when a job is due while the one before still runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConcurrencyPolicy {
+    /// It waits: the latest time that passed is made up for when the job before has ended.
+    #[default]
+    Forbid,
+}
+
+/// What a job is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.spec.cancel").message("a template cannot be cancelled: remove cancel, or set spec.suspend of the schedule").field_path(".spec.cancel"))]
+pub struct JobTemplate {
+    /// Labels and annotations of each job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<TemplateMetadata>,
+    /// Spec of each job.
+    pub spec: BackupJobSpec,
+}
+
+/// Labels and annotations of each job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateMetadata {
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What the schedule did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupScheduleStatus {
+    /// `Ready`: the schedule is understood and the next time is known. `Failing`: the last job failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub conditions: Vec<Condition>,
+    /// The latest due time for which a job was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_schedule_time: Option<Time>,
+    /// The next due time; absent while suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_schedule_time: Option<Time>,
+    /// When a job of this schedule last succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_successful_time: Option<Time>,
+    /// Jobs that have not ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub active: Vec<ActiveJob>,
+    /// Jobs that failed since one succeeded; cancelled ones are not counted.
+    #[serde(default)]
+    pub consecutive_failures: u32,
+}
+
+/// A job that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ActiveJob {
+    /// Name of the BackupJob.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Its uid.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+}
+
+/// The schedule is understood and the next time is known.
+pub const READY: &str = "Ready";
+/// The last job failed.
+pub const FAILING: &str = "Failing";
