@@ -1,4 +1,21 @@
-//! Talks to an agent: one connection per pull, trailers kept.
+//! Talks to an agent: one connection per pull, trailers kept, nothing followed.
+
+mod answer;
+mod connect;
+mod info;
+mod request;
+mod timed_io;
+
+pub use connect::is_local;
+pub use info::{Info, Server};
+
+use crate::{
+    reason::{FailureReason, Retry},
+    transfer::{BackupParameters, Timings},
+};
+use connect::Connection;
+use hyper::body::Incoming;
+use std::time::Duration;
 
 /// An agent and how to be let in.
 #[derive(Clone)]
@@ -17,4 +34,117 @@ impl std::fmt::Debug for Endpoint {
             .field("base", &self.base.as_str())
             .finish_non_exhaustive()
     }
+}
+
+/// Why an agent gave no stream: the right column of the protocol's last table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct AgentError {
+    /// The job's reason.
+    pub reason: FailureReason,
+    /// Whether another attempt can help, and counts.
+    pub retry: Retry,
+    /// For people: says what to do next; cleaned and cut, no secret.
+    pub message: String,
+    /// The agent's `Retry-After`.
+    pub retry_after: Option<Duration>,
+}
+
+impl AgentError {
+    fn new(reason: FailureReason, retry: Retry, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            retry,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(FailureReason::AgentUnreachable, Retry::Counted, message)
+    }
+}
+
+/// Whose backup a request is for: two headers, by which the agent tells a newer attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// Uid of the job.
+    pub job_uid: &'a str,
+    /// Number of the attempt.
+    pub attempt: u32,
+}
+
+/// A backup that has begun to stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// Id that the agent gave it.
+    pub backup_id: String,
+    /// A guess at the uncompressed bytes.
+    pub estimated_bytes: Option<u64>,
+    /// What the archive's name ends with: `.tar`, `.tar.zst`, with `.age` when it is encrypted.
+    pub extension: &'static str,
+    /// The agent's `Server-Timing` of the head, where it is not in the trailers.
+    pub server_timing: Option<String>,
+    /// The body, trailers and all.
+    pub body: Incoming,
+    /// What the agent said of itself.
+    pub info: Info,
+    /// Phases gone through so far.
+    pub timings: Timings,
+    /// Keeps the connection going; dropping it closes the connection, and the agent stops the tool.
+    pub connection: Connection,
+}
+
+/// How long an agent may take to say what it is.
+const INFO_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Asks the agent what it is, then for a backup.
+///
+/// Parameters go out only when the agent names them among its capabilities; one that is asked for
+/// and not named is a refusal, never dropped. `head_timeout` bounds the wait for the answer's
+/// head: before it the agent checks its database and may wait for an older attempt's tool.
+///
+/// # Errors
+/// [`AgentError`] by the protocol's table.
+pub async fn backup(
+    agent: &Endpoint,
+    parameters: &BackupParameters,
+    claim: Claim<'_>,
+    head_timeout: Duration,
+) -> Result<Stream, AgentError> {
+    let token = agent.token.as_deref();
+    let mut connection = Connection::open(agent).await?;
+    let request = request::get(agent, towline_agent::protocol::PATH_INFO, None)?;
+    let answer = connection.send(request, INFO_TIMEOUT).await?;
+    let info = info::read(answer, token).await?;
+    let query = request::query(parameters, &info)?;
+
+    let mut connection = connection.reuse(agent).await?;
+    let request = request::get(
+        agent,
+        &format!("{}{query}", towline_agent::protocol::PATH_BACKUP),
+        Some(claim),
+    )?;
+    let answer = connection.send(request, head_timeout).await?;
+    if answer.status() != http::StatusCode::OK {
+        return Err(answer::refusal(answer, token).await);
+    }
+    let head = answer::Head::read(answer.headers(), token);
+    if !parameters.recipients.is_empty() && !head.extension.ends_with(".age") {
+        return Err(AgentError::new(
+            FailureReason::AgentRefused,
+            Retry::Never,
+            "encryption was asked for, but the agent began to send an archive that is not encrypted: upgrade the agent",
+        ));
+    }
+    Ok(Stream {
+        backup_id: head.backup_id,
+        estimated_bytes: head.estimated_bytes,
+        extension: head.extension,
+        server_timing: head.server_timing,
+        body: answer.into_body(),
+        info,
+        timings: connection.timings(),
+        connection,
+    })
 }

@@ -7,7 +7,7 @@ mod mark;
 
 pub use clean::{Cleaned, clean_attempt};
 pub use list::{Listed, list};
-pub(crate) use mark::Mark;
+pub(crate) use mark::{Mark, UploadRef};
 
 use crate::storage::{Created, Store, StoreError};
 use bytes::Bytes;

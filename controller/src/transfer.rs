@@ -3,15 +3,33 @@
 //! Knows nothing of Kubernetes: the controller runs it beside its reconcilers, the command line runs
 //! it as its main job.
 
+mod progress;
+mod pull;
+mod upload;
+mod verdict;
+
 use crate::{
-    agent_client::Endpoint,
-    catalog::{JobIdentity, Manifest},
-    reason::FailureReason,
-    storage::Store,
+    agent_client::{self, AgentError, Claim, Endpoint},
+    catalog::{self, JobIdentity, Manifest, Outcome},
+    reason::{FailureReason, Retry},
+    storage::{Store, StoreError},
 };
-use std::{sync::Arc, time::Duration};
+use progress::Reporter;
+use pull::{Piece, Pull};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use upload::Upload;
+use verdict::Rejected;
+
+/// The least time that an agent gets for its checks before it answers; an older attempt's tool may
+/// have to be reaped first.
+const MIN_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// The least time in which a store has to finish one of the parts that are under way.
+const MIN_STORE_STALL: Duration = Duration::from_secs(300);
 
 /// What to ask the agent for. `None` leaves it to the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,7 +118,7 @@ pub struct Failure {
     /// For people: says what to do next; cleaned and cut, no secret.
     pub message: String,
     /// Whether another attempt can help at all: see the table in the protocol.
-    pub retry: crate::reason::Retry,
+    pub retry: Retry,
     /// The agent's `Retry-After`.
     pub retry_after: Option<Duration>,
     /// Bytes received.
@@ -114,11 +132,232 @@ pub struct Failure {
 ///
 /// # Errors
 /// [`Failure`]: nothing in the bucket can be taken for a backup by this attempt.
-#[expect(clippy::todo, reason = "skeleton")]
 pub async fn run(
-    _transfer: Transfer,
-    _progress: watch::Sender<Progress>,
-    _cancel: CancellationToken,
+    transfer: Transfer,
+    progress: watch::Sender<Progress>,
+    cancel: CancellationToken,
 ) -> Result<Success, Failure> {
-    todo!()
+    let mut state = State::default();
+    // Boxed, so that what it holds can be dropped (the agent's connection first of all) before
+    // the upload is cleaned up.
+    let attempt = Box::pin(attempt(&transfer, &progress, &mut state));
+    let outcome = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Stop {
+            reason: FailureReason::Interrupted,
+            retry: Retry::NotCounted,
+            message: "the transfer was stopped".to_owned(),
+            retry_after: None,
+        }),
+        outcome = attempt => outcome,
+    };
+    match outcome {
+        Ok(success) => Ok(success),
+        Err(stop) => Err(fail(&transfer, state, stop).await),
+    }
+}
+
+/// What outlives an attempt that is cut short.
+#[derive(Default)]
+struct State {
+    upload: Option<Upload>,
+    bytes: u64,
+}
+
+/// Why an attempt stopped.
+struct Stop {
+    reason: FailureReason,
+    retry: Retry,
+    message: String,
+    retry_after: Option<Duration>,
+}
+
+impl Stop {
+    fn counted(reason: FailureReason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            retry: Retry::Counted,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+}
+
+impl From<AgentError> for Stop {
+    fn from(e: AgentError) -> Self {
+        Self {
+            reason: e.reason,
+            retry: e.retry,
+            message: e.message,
+            retry_after: e.retry_after,
+        }
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(e: StoreError) -> Self {
+        Self::counted(FailureReason::StoreError, e.message)
+    }
+}
+
+impl From<Rejected> for Stop {
+    fn from(r: Rejected) -> Self {
+        Self {
+            reason: r.reason,
+            retry: r.retry,
+            message: r.message,
+            retry_after: None,
+        }
+    }
+}
+
+/// Cleans up after an attempt that stopped.
+async fn fail(transfer: &Transfer, state: State, stop: Stop) -> Failure {
+    let mut message = stop.message;
+    let mut complete_tried = false;
+    if let Some(mut upload) = state.upload {
+        complete_tried = upload.complete_tried();
+        if let Err(error) = upload.abort().await {
+            message.push_str(&format!(
+                "; the upload could not be cleaned up ({error}): the mark in its folder stays, and the next attempt or the sweep does it"
+            ));
+        }
+    }
+    tracing::warn!(
+        job = transfer.job.job_name,
+        attempt = transfer.attempt,
+        reason = stop.reason.as_str(),
+        bytes = state.bytes,
+        message,
+        "attempt failed"
+    );
+    Failure {
+        reason: stop.reason,
+        message,
+        retry: stop.retry,
+        retry_after: stop.retry_after,
+        bytes: state.bytes,
+        complete_tried,
+    }
+}
+
+/// The attempt itself; may be dropped at any await.
+async fn attempt(
+    t: &Transfer,
+    progress: &watch::Sender<Progress>,
+    state: &mut State,
+) -> Result<Success, Stop> {
+    let start_time = jiff::Timestamp::now();
+    // Also proves that the store is there before the database is bothered.
+    if let Some(manifest) = catalog::read_decision(&t.store, &t.job).await? {
+        return standing(manifest, Timings::default());
+    }
+
+    let claim = Claim {
+        job_uid: &t.job.job_uid,
+        attempt: t.attempt,
+    };
+    let head_timeout = t.stall_timeout.max(MIN_HEAD_TIMEOUT);
+    let stream = agent_client::backup(&t.agent, &t.parameters, claim, head_timeout).await?;
+    let server = stream.info.server.clone().unwrap_or_default();
+    let mut timings = stream.timings;
+    let mut reporter = Reporter::new(progress);
+    reporter.started(
+        stream.estimated_bytes,
+        Some(server.version.clone()).filter(|v| !v.is_empty()),
+    );
+
+    let upload = state.upload.insert(Upload::new(
+        Arc::clone(&t.store),
+        &t.job,
+        t.attempt,
+        start_time,
+        stream.extension,
+        t.stall_timeout.max(MIN_STORE_STALL),
+    ));
+    upload.begin().await?;
+
+    let copy_started = Instant::now();
+    let mut pull = Pull::new(stream.body, t.stall_timeout);
+    let end = loop {
+        let piece = tokio::select! {
+            error = upload.failed() => return Err(error.into()),
+            piece = pull.next() => piece,
+        };
+        state.bytes = pull.bytes();
+        match piece {
+            Piece::Data(data) => {
+                upload.write(&data).await?;
+                reporter.received(state.bytes);
+            }
+            Piece::End(end) => break end,
+            Piece::Stalled => {
+                return Err(Stop::counted(
+                    FailureReason::Stalled,
+                    format!(
+                        "nothing came from the agent for {} s, after {} bytes: see the agent's log, or raise the stall timeout",
+                        t.stall_timeout.as_secs(),
+                        state.bytes
+                    ),
+                ));
+            }
+        }
+    };
+    reporter.done(state.bytes);
+    timings.copy = Some(copy_started.elapsed().as_secs_f64());
+    timings.lock = verdict::lock_seconds(&end, stream.server_timing.as_deref());
+    let sha256 = pull.sha256();
+    verdict::judge(&end, state.bytes, &sha256, t.agent.token.as_deref())?;
+
+    let finalize_started = Instant::now();
+    let objects = upload.complete().await?;
+    let manifest = Manifest {
+        format_version: catalog::FORMAT_VERSION,
+        outcome: Outcome::Complete,
+        identity: t.job.clone(),
+        attempt: t.attempt,
+        time: jiff::Timestamp::now(),
+        bytes: objects.iter().map(|o| o.bytes).sum(),
+        objects,
+        sha256: hex::encode(sha256),
+        backup_id: stream.backup_id,
+        method: t
+            .parameters
+            .method
+            .clone()
+            .or(stream.info.default_method)
+            .unwrap_or_default(),
+        server_flavour: server.flavour,
+        server_version: server.version,
+        position: towline_agent::archive::Position::default(),
+        start_time,
+    };
+    let decided = catalog::decide(&t.store, &manifest).await?;
+    timings.finalize = Some(finalize_started.elapsed().as_secs_f64());
+    if decided != manifest {
+        // Somebody else decided meanwhile: what we made belongs to no backup.
+        match catalog::clean_attempt(&t.store, &t.job, t.attempt).await {
+            Ok(_) => state.upload = None,
+            Err(error) => {
+                tracing::warn!(job = t.job.job_name, attempt = t.attempt, %error, "objects of a lost race are left to the sweep")
+            }
+        }
+    }
+    standing(decided, timings)
+}
+
+/// What a decision that stands means for an attempt.
+fn standing(manifest: Manifest, timings: Timings) -> Result<Success, Stop> {
+    match manifest.outcome {
+        Outcome::Complete => Ok(Success { manifest, timings }),
+        Outcome::Abandoned => Err(Stop {
+            reason: FailureReason::Interrupted,
+            retry: Retry::Never,
+            message: format!(
+                "the job was given up at {}: its manifest says Abandoned, so it gets no backup any more",
+                manifest.time
+            ),
+            retry_after: None,
+        }),
+    }
 }

@@ -1,0 +1,95 @@
+//! What an agent says of itself.
+
+use super::{AgentError, answer};
+use crate::{
+    peer_text::{Keep, clean},
+    reason::{FailureReason, Retry},
+};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+/// Longest answer that is read, bytes.
+const MAX_BYTES: usize = 256 << 10;
+
+/// The part of `GET /v1/info` that a pull needs. What else it says is left alone, so that agents
+/// may say more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Info {
+    /// Names of the parameters that the agent takes, and of what else it can do.
+    pub capabilities: Vec<String>,
+    /// The database, when the agent could ask it.
+    pub server: Option<Server>,
+    /// What the agent does when no method is asked for.
+    pub default_method: Option<String>,
+}
+
+/// The database server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Server {
+    /// `mariadb` or `mysql`.
+    pub flavour: String,
+    /// As the server gives it.
+    pub version: String,
+}
+
+impl Info {
+    /// Whether the agent names this capability.
+    #[must_use]
+    pub fn can(&self, name: &str) -> bool {
+        self.capabilities.iter().any(|c| c == name)
+    }
+}
+
+pub(super) async fn read(
+    answer: Response<Incoming>,
+    token: Option<&str>,
+) -> Result<Info, AgentError> {
+    if answer.status() != StatusCode::OK {
+        return Err(answer::refusal(answer, token).await);
+    }
+    let body = answer::bounded(answer.into_body(), MAX_BYTES).await;
+    parse(&body, token).map_err(|why| {
+        AgentError::new(
+            FailureReason::AgentRefused,
+            Retry::Counted,
+            format!("the answer to /v1/info is not an agent's ({why}): does the URL lead to a Towline agent?"),
+        )
+    })
+}
+
+fn parse(body: &[u8], token: Option<&str>) -> Result<Info, String> {
+    let mut info: Info =
+        serde_json::from_slice(body).map_err(|e| clean(&e.to_string(), token, Keep::Start))?;
+    if let Some(server) = &mut info.server {
+        server.flavour = clean(&server.flavour, token, Keep::Start);
+        server.version = clean(&server.version, token, Keep::Start);
+    }
+    // It goes into the manifest: only what the protocol knows.
+    info.default_method = info
+        .default_method
+        .filter(|m| m == "physical" || m == "logical");
+    Ok(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_new_is_left_alone_and_what_is_foul_is_cleaned() {
+        let info = parse(br#"{"capabilities":["method"],"server":{"flavour":"mariadb","version":"10.11\u001b[2J","role":"primary"},"x":1}"#, None);
+        let info = info.unwrap();
+        assert!(info.can("method") && !info.can("recipient"));
+        assert_eq!(info.server.unwrap().version, "10.11 [2J");
+        assert!(
+            parse(br#"{"capabilities":[],"server":null}"#, None)
+                .unwrap()
+                .server
+                .is_none()
+        );
+        assert!(parse(b"<html>", None).is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! What is asked of an agent.
+
+use super::{AgentError, Claim, Endpoint, Info};
+use crate::{
+    reason::{FailureReason, Retry},
+    transfer::BackupParameters,
+};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, header};
+use http_body_util::Empty;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use towline_agent::protocol::{HEADER_ATTEMPT, HEADER_JOB};
+
+fn invalid(why: impl Into<String>) -> AgentError {
+    AgentError::new(FailureReason::InvalidSpec, Retry::Never, why)
+}
+
+/// A GET with all that an agent wants to know.
+pub(super) fn get(
+    agent: &Endpoint,
+    target: &str,
+    claim: Option<Claim<'_>>,
+) -> Result<Request<Empty<Bytes>>, AgentError> {
+    let host = agent.base.host_str().unwrap_or_default();
+    let host = match agent.base.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    let mut request = Request::builder()
+        .method(Method::GET)
+        .uri(target)
+        .header(header::HOST, host)
+        .header(
+            header::USER_AGENT,
+            concat!("towline/", env!("CARGO_PKG_VERSION")),
+        )
+        // TE is for the next hop alone, so Connection names it (RFC 9110, 10.1.4).
+        .header(header::TE, "trailers")
+        .header(header::CONNECTION, "TE");
+    if let Some(token) = &agent.token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+            invalid("the agent's token has characters that no header can carry: make a new one of letters and digits")
+        })?;
+        value.set_sensitive(true);
+        request = request.header(header::AUTHORIZATION, value);
+    }
+    if let Some(claim) = claim {
+        request = request
+            .header(HEADER_JOB, claim.job_uid)
+            .header(HEADER_ATTEMPT, claim.attempt);
+    }
+    request
+        .body(Empty::new())
+        .map_err(|e| invalid(format!("no request can be made of this: {e}")))
+}
+
+/// The query, `?` and all. Every parameter that is asked for must be among the agent's capabilities.
+pub(super) fn query(wanted: &BackupParameters, info: &Info) -> Result<String, AgentError> {
+    let mut pairs: Vec<(&str, String)> = Vec::new();
+    pairs.extend(wanted.method.clone().map(|v| ("method", v)));
+    pairs.extend(wanted.compression.clone().map(|v| ("compression", v)));
+    pairs.extend(wanted.level.map(|v| ("level", v.to_string())));
+    pairs.extend(wanted.parallel.map(|v| ("parallel", v.to_string())));
+    pairs.extend(wanted.databases.iter().map(|v| ("database", v.clone())));
+    pairs.extend(wanted.recipients.iter().map(|v| ("recipient", v.clone())));
+    pairs.extend(wanted.max_rate.map(|v| ("max-rate", v.to_string())));
+    let mut query = String::new();
+    for (name, value) in pairs {
+        if !info.can(name) {
+            return Err(AgentError::new(
+                FailureReason::AgentRefused,
+                Retry::Never,
+                format!(
+                    "the agent does not know the parameter {name:?}: upgrade the agent, or do not ask for it"
+                ),
+            ));
+        }
+        query.push(if query.is_empty() { '?' } else { '&' });
+        query.push_str(name);
+        query.push('=');
+        query.extend(utf8_percent_encode(&value, NON_ALPHANUMERIC));
+    }
+    Ok(query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(capabilities: &[&str]) -> Info {
+        Info {
+            capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
+            ..Info::default()
+        }
+    }
+
+    #[test]
+    fn nothing_is_dropped_and_nothing_slips_in() {
+        let wanted = BackupParameters {
+            method: Some("logical".into()),
+            databases: vec!["a&level=9".into(), "--x é".into()],
+            ..BackupParameters::default()
+        };
+        assert_eq!(
+            query(&wanted, &info(&["method", "database"])).unwrap(),
+            "?method=logical&database=a%26level%3D9&database=%2D%2Dx%20%C3%A9"
+        );
+        let error = query(&wanted, &info(&["method"])).unwrap_err();
+        assert_eq!(
+            (error.reason, error.retry),
+            (FailureReason::AgentRefused, Retry::Never)
+        );
+        assert!(error.message.contains("database"), "{error}");
+        assert_eq!(query(&BackupParameters::default(), &info(&[])).unwrap(), "");
+    }
+
+    #[test]
+    fn encryption_is_never_left_out() {
+        let wanted = BackupParameters {
+            recipients: vec!["age1x".into()],
+            ..BackupParameters::default()
+        };
+        assert!(query(&wanted, &info(&["method", "compression"])).is_err());
+    }
+
+    #[test]
+    fn te_is_named_by_connection() {
+        let agent = Endpoint {
+            base: "http://[fd00::1]:8474".parse().unwrap(),
+            token: Some("t".into()),
+            allow_local_addresses: false,
+        };
+        let request = get(
+            &agent,
+            "/v1/backup",
+            Some(Claim {
+                job_uid: "u",
+                attempt: 2,
+            }),
+        )
+        .unwrap();
+        let header = |n: &str| {
+            request
+                .headers()
+                .get(n)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(header("host"), "[fd00::1]:8474");
+        assert_eq!(
+            (header("te"), header("connection")),
+            ("trailers".to_owned(), "TE".to_owned())
+        );
+        assert_eq!(
+            (header("x-backup-job"), header("x-backup-attempt")),
+            ("u".to_owned(), "2".to_owned())
+        );
+        assert!(!format!("{request:?}").contains("Bearer"));
+        let bad = Endpoint {
+            token: Some("a\nb".into()),
+            ..agent
+        };
+        assert!(!get(&bad, "/", None).unwrap_err().message.contains("a\nb"));
+    }
+}

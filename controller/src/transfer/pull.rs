@@ -1,0 +1,86 @@
+//! Reads a body to its end and keeps count: bytes, digest, and how long nothing came.
+
+use super::verdict::End;
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What came next.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// Bytes of the archive.
+    Data(Bytes),
+    /// Nothing more will come.
+    End(End),
+    /// Nothing came for the stall timeout.
+    Stalled,
+}
+
+/// A body that is being read.
+pub(crate) struct Pull {
+    body: Incoming,
+    digest: Context,
+    bytes: u64,
+    stall_timeout: Duration,
+    /// Since when the peer's turn has lasted; while we are busy with the store it is not its turn.
+    waiting_since: Option<Instant>,
+}
+
+impl Pull {
+    pub(crate) fn new(body: Incoming, stall_timeout: Duration) -> Self {
+        Self {
+            body,
+            digest: Context::new(&SHA256),
+            bytes: 0,
+            stall_timeout,
+            waiting_since: None,
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        let mut sum = [0; 32];
+        sum.copy_from_slice(self.digest.clone().finish().as_ref());
+        sum
+    }
+
+    /// Cancel-safe: a call that is dropped has taken nothing, and does not give the peer more time.
+    pub(crate) async fn next(&mut self) -> Piece {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        loop {
+            let frame = match tokio::time::timeout_at(since + self.stall_timeout, self.body.frame())
+                .await
+            {
+                Err(_) => return Piece::Stalled,
+                Ok(None) => return Piece::End(End::Clean(None)),
+                Ok(Some(Err(error))) => return Piece::End(End::Cut(root_cause(&error))),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            match frame.into_data() {
+                // An empty piece is no progress.
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    self.waiting_since = None;
+                    self.bytes += data.len() as u64;
+                    self.digest.update(&data);
+                    return Piece::Data(data);
+                }
+                Err(frame) => return Piece::End(End::Clean(frame.into_trailers().ok())),
+            }
+        }
+    }
+}
+
+/// hyper says what it was doing; the cause says why that failed.
+fn root_cause(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
