@@ -3,7 +3,8 @@
 
 # What was built lives in the cache; what one running cluster owns lives in the state folder.
 readonly cache=${TOWLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/towline}
-readonly state=${TOWLINE_STATE:-$cache/cluster}
+# Another cluster has a state of its own, so that it and the local one do not meet.
+if [[ -n ${TOWLINE_TEST_KUBECONFIG:-} ]]; then readonly state=$cache/external; else readonly state=${TOWLINE_STATE:-$cache/cluster}; fi
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 warn() { printf 'warning: %s\n' "$*" >&2; }

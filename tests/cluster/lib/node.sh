@@ -68,14 +68,16 @@ node_ready() {
   [[ $(kubectl_cluster get node "$node_name" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' --request-timeout=3s 2>/dev/null) == True ]]
 }
 
-# remove_containers: what kubelet left when it was stopped.
+# remove_containers: what kubelet left when it was stopped, and the network namespaces of its pods.
 remove_containers() {
-  local id
+  local id network
   running containerd || return 0
   for id in $(ctr_cluster tasks ls -q 2>/dev/null); do ctr_cluster tasks kill -s SIGKILL "$id" >/dev/null 2>&1 || true; done
   for id in $(ctr_cluster containers ls -q 2>/dev/null); do
+    network=$(ctr_cluster containers info "$id" 2>/dev/null | jq -r '.Spec.linux.namespaces[]? | select(.type == "network") | .path // empty') || true
     wait_for 10 "container $id to end" remove_task "$id" || true
     ctr_cluster containers rm "$id" >/dev/null 2>&1 || true
+    case $network in /run/netns/cni-* | /var/run/netns/cni-*) ip netns delete "${network##*/}" 2>/dev/null || true ;; esac
   done
 }
 

@@ -13,7 +13,7 @@ start_s3() {
 }
 
 # Any answer is an answer: without a signature it is a 403.
-s3_ready() { curl -s -o /dev/null --max-time 2 "http://$node_ip:$s3_port/"; }
+s3_ready() { curl -s -o /dev/null --max-time 2 "$(s3_endpoint_here)/"; }
 
 # Fixed once for each cluster, so that a restart keeps what tests were told.
 write_s3_credentials() {
