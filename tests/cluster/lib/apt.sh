@@ -6,6 +6,7 @@
 # mirror_of PATTERN FALLBACK: where this machine gets a release from.
 mirror_of() {
   local uri
+  # shellcheck disable=SC2016 # apt-get expands it
   uri=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
     awk -v p="$1" '$1 ~ p {print $2; exit}')
   printf '%s' "${uri:-$2}"

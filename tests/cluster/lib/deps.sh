@@ -8,6 +8,8 @@ readonly packages=(
   buildah debootstrap debian-archive-keyring gcc libc6-dev
   # what tests and demo open archives with, and compare against
   ca-certificates curl jq make zstd age mariadb-server mariadb-client mariadb-backup prometheus rclone
+  # what checks these scripts
+  shellcheck
 )
 
 missing_packages() {

@@ -10,10 +10,10 @@ external_image_prefix() { printf '%s/towline-test/%s/' "$TOWLINE_TEST_REGISTRY" 
 
 # TOWLINE_TEST_REGISTRY_FLAGS: more for `buildah push`, such as --tls-verify=false or --creds.
 push_images() {
-  local name key tag prefix
+  local name tag prefix
   prefix=$(external_image_prefix)
   for name in versitygw mariadb mysql controller agent-mariadb agent-mysql fault-proxy; do
-    { read -r key tag <"$images/$name.current"; } 2>/dev/null || continue
+    { read -r _ tag <"$images/$name.current"; } 2>/dev/null || continue
     say "pushing $prefix$tag"
     # shellcheck disable=SC2086
     buildah_here push -q ${TOWLINE_TEST_REGISTRY_FLAGS:-} "localhost/$tag" "docker://$prefix$tag" >/dev/null ||

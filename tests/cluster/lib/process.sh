@@ -16,9 +16,9 @@ started_at() {
 
 # running NAME: the process that was started under this name still runs.
 running() {
-  local pid then
-  { read -r pid then <"$state/run/$1"; } 2>/dev/null || return 1
-  [[ $(started_at "$pid" || true) == "$then" ]]
+  local pid since
+  { read -r pid since <"$state/run/$1"; } 2>/dev/null || return 1
+  [[ $(started_at "$pid" || true) == "$since" ]]
 }
 
 pid_of() { local pid _; read -r pid _ <"$state/run/$1"; printf '%s' "$pid"; }
@@ -38,23 +38,21 @@ start() {
   disown "$pid"
 }
 
-# stop NAME..: asks, waits, insists; returns when the processes are gone, so that ports are free.
+# stop NAME..: asks all of them, waits, insists after 10 s; returns when the processes are gone, so
+# that their ports are free.
 stop() {
-  local name pid i
+  local name deadline=$((SECONDS + 10))
+  for name in "$@"; do signal TERM "$name"; done
   for name in "$@"; do
-    if running "$name"; then
-      pid=$(pid_of "$name")
-      kill -TERM -- "-$pid" 2>/dev/null || true
-      for ((i = 0; i < 100; i++)); do
-        running "$name" || break
-        sleep 0.1
-      done
-      if running "$name"; then kill -KILL -- "-$pid" 2>/dev/null || true; fi
-      while running "$name"; do sleep 0.1; done
-    fi
+    while running "$name" && ((SECONDS < deadline)); do sleep 0.1; done
+    signal KILL "$name"
+    while running "$name"; do sleep 0.1; done
     rm -f "$state/run/$name"
   done
 }
+
+# signal SIGNAL NAME: to the process and what it started.
+signal() { ! running "$2" || kill -"$1" -- "-$(pid_of "$2")" 2>/dev/null || true; }
 
 # log_tail NAME: the last lines that a process wrote, for an error message.
 log_tail() {

@@ -1,0 +1,93 @@
+# Everything here works from a clean checkout on Debian 12 with Rust and Go. `make` alone lists it.
+
+cluster := tests/cluster/cluster
+demos := $(wildcard tests/demo/*)
+
+# dev or release: what the images are built from.
+export PROFILE ?= dev
+# End-to-end tests at once; each has a namespace, a controller and databases of its own.
+E2E_THREADS ?= 2
+# Names of the tests to run, a part is enough; all by default.
+TESTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-local demo-clean test test-full bench check lint unit scripts crds chart images cluster-up cluster-down cluster-deps cluster-programs e2e
+
+help: ## This list
+	@printf 'make TARGET, with\n\n'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
+	@printf '\nVariables: PROFILE=dev|release, TESTS=part-of-a-name, E2E_THREADS=2, TOWLINE_CACHE=folder\n'
+	@printf 'Another cluster: TOWLINE_TEST_KUBECONFIG=file TOWLINE_TEST_REGISTRY=host/path\n'
+
+demo: ## A backup on a real cluster, from schedule to an archive opened by hand; leaves it running
+	@tests/demo/cluster
+
+demo-local: ## The same without Kubernetes, in two minutes after the build
+	@tests/demo/local
+
+demo-clean: ## Removes what `make demo` left, and stops the cluster
+	@tests/demo/clean
+
+# The slow builds of Go and of Rust go side by side.
+test: cluster-deps ## Every test, on a real cluster
+	@$(MAKE) --no-print-directory -j2 cluster-programs check
+	@$(cluster) up
+	@$(MAKE) --no-print-directory chart images
+	@$(MAKE) --no-print-directory e2e
+
+test-full: cluster-deps ## The same, with the tests that take long
+	@$(MAKE) --no-print-directory -j2 cluster-programs check
+	@$(cluster) up
+	@$(MAKE) --no-print-directory chart images
+	@$(MAKE) --no-print-directory e2e E2E_FLAGS=--include-ignored
+
+bench: PROFILE = release
+bench: ## What the README promises, measured with release builds
+	@$(cluster) up
+	@$(cluster) images
+	@eval "$$($(cluster) env)" && cargo bench --locked -p e2e
+
+check: scripts lint unit ## The fast loop: scripts, formatting, clippy with warnings denied, unit tests
+
+scripts:
+	@for f in .ci/run $(cluster) tests/cluster/lib/*.sh tests/cluster/images/*/entrypoint $(demos); do bash -n "$$f" || exit 1; done
+	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/run $(cluster) tests/cluster/images/*/entrypoint $(demos); fi
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+unit:
+	cargo test --locked --workspace --exclude e2e
+	cargo test --locked -p e2e --lib --bins
+
+crds: ## Writes the CRDs into the chart, from the Rust types
+	cargo run --locked -q -p towline-controller --bin towline-controller -- crds --dir charts/towline/files/crds
+
+# The API server itself says whether it would take what the chart makes.
+chart:
+	@eval "$$($(cluster) env)" && \
+	  helm lint --quiet charts/towline && \
+	  helm template towline charts/towline --namespace default | \
+	  kubectl --kubeconfig "$$TOWLINE_E2E_KUBECONFIG" apply --dry-run=server -f - >/dev/null && \
+	  echo "chart: linted, and accepted by the API server"
+
+images: ## Builds the images whose inputs changed, and gives them to the cluster
+	@$(cluster) images
+
+e2e: ## The end-to-end tests alone, on the cluster that is up
+	@eval "$$($(cluster) env)" && \
+	  cargo test --locked -p e2e --test e2e -- --nocapture --test-threads=$(E2E_THREADS) $(E2E_FLAGS) $(TESTS)
+
+cluster-up: ## Starts the test cluster, or re-uses the one that runs
+	@$(cluster) up
+
+cluster-down: ## Stops it
+	@$(cluster) down
+
+cluster-deps:
+	@$(cluster) check
+	@$(cluster) deps
+
+cluster-programs:
+	@$(cluster) programs
