@@ -1,7 +1,7 @@
 # Everything here works from a clean checkout on Debian 12 with Rust and Go. `make` alone lists it.
 
 cluster := tests/cluster/cluster
-demos := $(wildcard tests/demo/*)
+demos := tests/demo/cluster tests/demo/local tests/demo/clean
 
 # dev or release: what the images are built from.
 export PROFILE ?= dev
@@ -50,8 +50,8 @@ bench: ## What the README promises, measured with release builds
 check: scripts lint unit ## The fast loop: scripts, formatting, clippy with warnings denied, unit tests
 
 scripts:
-	@for f in .ci/run $(cluster) tests/cluster/lib/*.sh tests/cluster/images/*/entrypoint $(demos); do bash -n "$$f" || exit 1; done
-	@if command -v shellcheck >/dev/null; then shellcheck -x .ci/run $(cluster) tests/cluster/images/*/entrypoint $(demos); fi
+	@for f in .ci/run $(cluster) tests/cluster/lib/*.sh tests/cluster/images/*/entrypoint $(demos) tests/demo/narrate.sh; do bash -n "$$f" || exit 1; done
+	@if command -v shellcheck >/dev/null; then shellcheck -x -P SCRIPTDIR .ci/run $(cluster) tests/cluster/images/*/entrypoint $(demos); fi
 
 lint:
 	cargo fmt --all --check
