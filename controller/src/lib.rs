@@ -3,6 +3,7 @@
 pub mod agent_client;
 pub mod api;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod peer_text;
 pub mod reason;

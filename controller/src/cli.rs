@@ -1,0 +1,128 @@
+//! The command line `towline`: the transfer of the controller, without a cluster.
+
+mod backup;
+mod ls;
+mod store;
+mod verify;
+
+use crate::storage::StoreError;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  Back a server up to a folder:
+    towline backup --agent http://127.0.0.1:8474 --token-file token --store file:///srv/backups
+
+  To an S3 bucket, two schemas as SQL:
+    export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...
+    towline backup --agent http://db:8474 --token-file token --store s3://backups/prod \\
+        --method logical --database shop --database billing
+
+  Read the newest backup back and check every sum in it:
+    towline verify --store s3://backups/prod --latest
+
+Exit codes: 0 good, 1 the backup failed or is damaged, 2 wrong usage, 3 agent or store unreachable.";
+
+/// Backs up MySQL and MariaDB servers that have a towline-agent beside them.
+///
+/// The agent streams the backup while it is made; towline puts the stream into a bucket or a
+/// folder and makes it visible only after the agent has said that it is complete and every byte
+/// has arrived.
+#[derive(Debug, Parser)]
+#[command(name = "towline", version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Pull one backup from an agent into a store
+    Backup(backup::BackupArgs),
+    /// List the backups of a store
+    Ls(ls::LsArgs),
+    /// Read a backup back and check every sum
+    Verify(verify::VerifyArgs),
+}
+
+impl Cli {
+    /// Runs the command to its end and says how it went.
+    pub async fn run(self) -> ExitCode {
+        init_logs();
+        let outcome = match self.command {
+            Command::Backup(args) => args.run().await,
+            Command::Ls(args) => args.run().await,
+            Command::Verify(args) => args.run().await,
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("towline: {}", error.message);
+                ExitCode::from(error.exit as u8)
+            }
+        }
+    }
+}
+
+/// What a script sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Exit {
+    Failed = 1,
+    Usage = 2,
+    Unreachable = 3,
+}
+
+/// Why a command ended badly.
+#[derive(Debug)]
+struct CliError {
+    exit: Exit,
+    message: String,
+}
+
+impl CliError {
+    fn failed(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Failed,
+            message: message.into(),
+        }
+    }
+
+    fn usage(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let exit = if error.reason == StoreError::UNREACHABLE {
+            Exit::Unreachable
+        } else {
+            Exit::Failed
+        };
+        Self {
+            exit,
+            message: error.message,
+        }
+    }
+}
+
+/// `RUST_LOG` shows more; the answers of a command do not come from the log.
+fn init_logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
+    // Fails only when there is a subscriber already, as in tests.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+/// Bytes for people.
+fn human(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
