@@ -298,7 +298,7 @@ pub struct BackupJobStatus {
     /// Where the job is.
     #[serde(default)]
     pub phase: Phase,
-    /// `Complete`, `Failed`, `Progressing`.
+    /// `Complete`, `Failed`, `Progressing`, and `FailureTarget` between the decision to fail and its end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
@@ -491,5 +491,7 @@ pub struct Timings {
 pub const COMPLETE: &str = "Complete";
 /// There is no backup.
 pub const FAILED: &str = "Failed";
+/// The job will fail; what is left in the store is seen to first. As batch/v1 Job has it.
+pub const FAILURE_TARGET: &str = "FailureTarget";
 /// Something still happens or will.
 pub const PROGRESSING: &str = "Progressing";

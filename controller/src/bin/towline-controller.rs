@@ -2,7 +2,12 @@
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
-use towline_controller::{api, config::RunArgs};
+use tokio::signal::unix::{SignalKind, signal};
+use towline_controller::{
+    api,
+    config::{Config, LogFormat, RunArgs},
+};
+use tracing_subscriber::EnvFilter;
 
 /// Backs up MySQL and MariaDB on Kubernetes: BackupSchedules make BackupJobs, BackupJobs pull a
 /// stream from the agent beside the database into object storage.
@@ -39,8 +44,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(_args: RunArgs) -> Result<(), Box<dyn std::error::Error>> {
-    Err("not built yet".into())
+fn run(args: RunArgs) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::try_from(args)?;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=warn,kube_client=warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        towline_controller::run::run(config, stop).await?;
+        Ok(())
+    })
 }
 
 fn crds(dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,0 +1,224 @@
+//! The `BackupSchedule` reconciler: observe, plan, act.
+
+pub mod calendar;
+pub mod plan;
+
+use crate::{
+    api::{
+        ANNOTATION_SCHEDULED_AT, BackupJob, BackupSchedule, BackupScheduleStatus, LABEL_SCHEDULE,
+        conditions,
+        job::Phase,
+        schedule::{ActiveJob, READY},
+    },
+    context::Context,
+    error::Error,
+    job::schedule_of,
+    metrics::ScheduleMetrics,
+};
+use jiff::Timestamp;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, PostParams, Preconditions},
+    runtime::controller::Action,
+};
+use plan::{Observed, OwnedJob, Plan};
+use std::{sync::Arc, time::Duration};
+
+/// The longest sleep: the clock of the machine may be set meanwhile.
+const LONGEST_SLEEP: Duration = Duration::from_secs(300);
+
+/// Creates the job that is due, if one is, and tidies up.
+///
+/// # Errors
+/// When the API server does not let us; the run is neither lost nor doubled, for its job's name is
+/// made from its due time.
+pub async fn reconcile(schedule: Arc<BackupSchedule>, context: Arc<Context>) -> Result<Action, Error> {
+    let namespace = schedule.namespace().ok_or(Error::Malformed("namespace"))?;
+    if schedule.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    drop(context.jobs.wait_until_ready().await);
+    let api = Api::<BackupSchedule>::namespaced(context.client.clone(), &namespace);
+    let mut schedule = BackupSchedule::clone(&schedule);
+    let mut jobs = observe(&context, &namespace, &schedule).await?;
+    let mut plan = plan_for(&schedule, &jobs)?;
+    if plan.create.is_some() {
+        // The cache may lag behind our own last write: what is due is judged on the object as it is.
+        match api.get_opt(&schedule.name_any()).await? {
+            Some(live) if live.uid() == schedule.uid() => schedule = live,
+            _ => return Ok(Action::await_change()),
+        }
+        jobs = observe(&context, &namespace, &schedule).await?;
+        plan = plan_for(&schedule, &jobs)?;
+    }
+    act(&context, &api, &namespace, &schedule, &jobs, plan).await
+}
+
+fn plan_for(schedule: &BackupSchedule, jobs: &[Arc<BackupJob>]) -> Result<Plan, Error> {
+    let owned: Vec<OwnedJob> = jobs.iter().map(|job| owned(job)).collect();
+    Ok(plan::plan(&Observed {
+        spec: &schedule.spec,
+        status: schedule.status.as_ref().unwrap_or(&BackupScheduleStatus::default()),
+        generation: schedule.metadata.generation,
+        created: schedule.metadata.creation_timestamp.as_ref().ok_or(Error::Malformed("creationTimestamp"))?.0,
+        jobs: &owned,
+        now: Timestamp::now(),
+    }))
+}
+
+fn owned(job: &BackupJob) -> OwnedJob {
+    let status = job.status.as_ref();
+    OwnedJob {
+        name: job.name_any(),
+        uid: job.uid().unwrap_or_default(),
+        phase: status.map_or(Phase::Pending, |s| s.phase),
+        reason: status.and_then(|s| s.reason),
+        completion: status.and_then(|s| s.completion_time.as_ref()).map(|t| t.0),
+    }
+}
+
+/// The jobs that the schedule owns: those of the cache, and those that the status says are active
+/// and the cache does not have yet.
+async fn observe(context: &Context, namespace: &str, schedule: &BackupSchedule) -> Result<Vec<Arc<BackupJob>>, Error> {
+    let uid = schedule.uid().ok_or(Error::Malformed("uid"))?;
+    let mut jobs: Vec<Arc<BackupJob>> = context
+        .jobs
+        .state()
+        .iter()
+        .filter_map(|guard| guard.0.as_ref().ok())
+        .filter(|job| job.namespace().as_deref() == Some(namespace) && schedule_of(job).is_some_and(|o| o.uid == uid))
+        .map(|job| Arc::new(job.clone()))
+        .collect();
+    let active = schedule.status.iter().flat_map(|s| &s.active);
+    let unseen: Vec<&ActiveJob> = active.filter(|a| !jobs.iter().any(|j| j.uid().as_deref() == Some(&a.uid))).collect();
+    let api = Api::<BackupJob>::namespaced(context.client.clone(), namespace);
+    for job in unseen {
+        if let Some(found) = api.get_opt(&job.name).await?.filter(|found| found.uid().as_deref() == Some(&job.uid)) {
+            jobs.push(Arc::new(found));
+        }
+    }
+    Ok(jobs)
+}
+
+async fn act(
+    context: &Context,
+    api: &Api<BackupSchedule>,
+    namespace: &str,
+    schedule: &BackupSchedule,
+    jobs: &[Arc<BackupJob>],
+    plan: Plan,
+) -> Result<Action, Error> {
+    let name = schedule.name_any();
+    let mut status = plan.status;
+    if let Some(due) = plan.create {
+        match create_job(context, namespace, schedule, due).await? {
+            Some(job) => plan::record_created(&mut status, due, job),
+            None => {
+                let taken = plan::job_name(&name, due);
+                let note = format!("BackupJob {taken} exists and is not this schedule's: delete or rename it; its backup is not made");
+                context.report.warning(&schedule.object_ref(&()), "NameTaken", "Create", &note).await;
+                return Ok(Action::requeue(Duration::from_secs(30)));
+            }
+        }
+    }
+    if schedule.status.as_ref() != Some(&status) {
+        let mut changed = schedule.clone();
+        changed.status = Some(status.clone());
+        api.replace_status(&name, &PostParams::default(), &changed).await?;
+    }
+    tell_readiness(context, schedule, &status).await;
+    for (job, uid) in plan.delete {
+        delete_job(context, namespace, &job, uid).await?;
+    }
+    context.metrics.schedule(namespace, &name, &metrics(schedule, &status, jobs));
+    Ok(match plan.wake {
+        None => Action::await_change(),
+        Some(wake) => {
+            let sleep = Duration::try_from(wake.duration_since(Timestamp::now())).unwrap_or_default();
+            Action::requeue(sleep.clamp(Duration::from_millis(1), LONGEST_SLEEP))
+        }
+    })
+}
+
+/// Creates the job of one due time; `None` when its name is taken by another's job.
+async fn create_job(context: &Context, namespace: &str, schedule: &BackupSchedule, due: Timestamp) -> Result<Option<ActiveJob>, Error> {
+    let name = plan::job_name(&schedule.name_any(), due);
+    let owner = schedule.controller_owner_ref(&()).ok_or(Error::Malformed("uid"))?;
+    let template = &schedule.spec.job_template;
+    let mut job = BackupJob::new(&name, template.spec.clone());
+    let metadata = template.metadata.clone().unwrap_or_default();
+    job.metadata.labels = Some(metadata.labels);
+    job.metadata.annotations = Some(metadata.annotations);
+    job.labels_mut().insert(LABEL_SCHEDULE.into(), schedule.name_any());
+    job.annotations_mut().insert(ANNOTATION_SCHEDULED_AT.into(), due.to_string());
+    job.metadata.owner_references = Some(vec![owner.clone()]);
+
+    let api = Api::<BackupJob>::namespaced(context.client.clone(), namespace);
+    match api.create(&PostParams::default(), &job).await {
+        Ok(job) => {
+            tracing::info!(namespace, schedule = schedule.name_any(), job = name, %due, "job created");
+            context.report.normal(&schedule.object_ref(&()), "Created", "Create", &format!("created BackupJob {name}")).await;
+            Ok(Some(ActiveJob { name, uid: job.uid().unwrap_or_default() }))
+        }
+        // An earlier try has created it, and died before it wrote so.
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let found = api.get_opt(&name).await?;
+            let ours = found.filter(|job| schedule_of(job).is_some_and(|o| o.uid == owner.uid));
+            Ok(ours.map(|job| ActiveJob { name, uid: job.uid().unwrap_or_default() }))
+        }
+        Err(kube::Error::Api(status)) if status.code == 422 => {
+            let note = format!("BackupJob {name} was refused: {}; correct spec.jobTemplate", status.message);
+            context.report.warning(&schedule.object_ref(&()), "TemplateRefused", "Create", &note).await;
+            Err(kube::Error::Api(status).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Deletes a job beyond the history limit. What it stored stays.
+async fn delete_job(context: &Context, namespace: &str, name: &str, uid: String) -> Result<(), Error> {
+    let only_this = DeleteParams {
+        preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
+        ..DeleteParams::background()
+    };
+    match Api::<BackupJob>::namespaced(context.client.clone(), namespace).delete(name, &only_this).await {
+        Ok(_) => {
+            tracing::debug!(namespace, name, "deleted by the history limit");
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An event when the schedule ceases to be understood.
+async fn tell_readiness(context: &Context, schedule: &BackupSchedule, status: &BackupScheduleStatus) {
+    let reason = |conditions| conditions::get(conditions, READY).map(|c| c.reason.clone());
+    let before = schedule.status.as_ref().and_then(|s| reason(&s.conditions));
+    if let Some(ready) = conditions::get(&status.conditions, READY)
+        && ready.status == "False"
+        && before.as_ref() != Some(&ready.reason)
+    {
+        context.report.warning(&schedule.object_ref(&()), &ready.reason, "Plan", &ready.message).await;
+    }
+}
+
+fn metrics(schedule: &BackupSchedule, status: &BackupScheduleStatus, jobs: &[Arc<BackupJob>]) -> ScheduleMetrics {
+    let newest = jobs
+        .iter()
+        .filter_map(|job| job.status.as_ref())
+        .filter(|s| s.phase == Phase::Succeeded)
+        .max_by_key(|s| s.completion_time.as_ref().map(|t| t.0));
+    let duration = newest.and_then(|s| {
+        let (start, end) = (s.start_time.as_ref()?, s.completion_time.as_ref()?);
+        Duration::try_from(end.0.duration_since(start.0)).ok()
+    });
+    ScheduleMetrics {
+        last_success: status.last_successful_time.as_ref().map(|t| t.0.as_second()),
+        next_run: status.next_schedule_time.as_ref().map(|t| t.0.as_second()),
+        last_bytes: newest.and_then(|s| s.bytes),
+        last_duration: duration,
+        consecutive_failures: status.consecutive_failures,
+        suspended: schedule.spec.suspend,
+    }
+}

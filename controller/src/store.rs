@@ -1,0 +1,130 @@
+//! The `BackupStore` reconciler: probes the store now and then, and says what it found.
+
+use crate::{
+    api::{
+        BackupStore, BackupStoreStatus,
+        conditions::{self, Status},
+        store::READY,
+    },
+    context::{Context, STORE_PATIENCE},
+    error::Error,
+    storage::{Store, StoreError, from_api},
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Api, Resource, ResourceExt, api::PostParams, runtime::controller::Action};
+use std::{sync::Arc, time::Duration};
+
+/// A store that is Ready.
+const INTERVAL: SignedDuration = SignedDuration::from_mins(5);
+/// A store that is not.
+const QUICK_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
+/// A store that has not been for a while.
+const SLOW_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
+/// When a failing store is probed slowly.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// When the store is to be probed next. A changed spec is probed at once; a changed Secret is
+/// noticed by the next probe, for the controller may not watch Secrets.
+fn next_probe(status: &BackupStoreStatus, generation: Option<i64>, now: Timestamp) -> Timestamp {
+    let (Some(ready), Some(last)) = (conditions::get(&status.conditions, READY), &status.last_probe_time) else { return now };
+    if ready.observed_generation != generation || last.0 > now {
+        return now;
+    }
+    let interval = if ready.status == "True" {
+        INTERVAL
+    } else if now.duration_since(ready.last_transition_time.0) < PATIENCE {
+        QUICK_INTERVAL
+    } else {
+        SLOW_INTERVAL
+    };
+    last.0.checked_add(interval).unwrap_or(now)
+}
+
+/// Probes a store when it is time to.
+///
+/// # Errors
+/// When the status cannot be written.
+pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result<Action, Error> {
+    let namespace = store.namespace().ok_or(Error::Malformed("namespace"))?;
+    let name = store.name_any();
+    if store.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let status = store.status.clone().unwrap_or_default();
+    let now = Timestamp::now();
+    let due = next_probe(&status, store.metadata.generation, now);
+    if due > now {
+        context.metrics.store(&namespace, &name, conditions::is_true(&status.conditions, READY));
+        return Ok(Action::requeue(until(due, now)));
+    }
+
+    let found = probe(&context, &store, &namespace).await;
+    let now = Timestamp::now();
+    let before = status.clone();
+    let mut status = status;
+    status.last_probe_time = Some(Time(now));
+    let (ready, reason, message) = match &found {
+        Ok(url) => (Status::True, "Probed", format!("{url} was written, read and deleted in")),
+        Err(error) => (Status::False, error.reason, error.message.clone()),
+    };
+    conditions::set(&mut status.conditions, READY, ready, reason, &message, store.metadata.generation, now);
+
+    let mut changed = BackupStore::clone(&store);
+    changed.status = Some(status.clone());
+    Api::<BackupStore>::namespaced(context.client.clone(), &namespace)
+        .replace_status(&name, &PostParams::default(), &changed)
+        .await?;
+    context.metrics.store(&namespace, &name, found.is_ok());
+    if conditions::get(&before.conditions, READY).map(|c| c.reason.as_str()) != Some(reason) {
+        let about = store.object_ref(&());
+        match found {
+            Ok(_) => {
+                tracing::info!(namespace, name, "store is ready");
+                context.report.normal(&about, "Ready", "Probe", &message).await;
+            }
+            Err(_) => {
+                tracing::warn!(namespace, name, reason, message, "store is not ready");
+                context.report.warning(&about, reason, "Probe", &message).await;
+            }
+        }
+    }
+    Ok(Action::requeue(until(next_probe(&status, store.metadata.generation, now), now)))
+}
+
+async fn probe(context: &Context, store: &BackupStore, namespace: &str) -> Result<String, StoreError> {
+    let opened = Store::open(from_api::resolve(&context.client, &context.config, store).await?)?;
+    match tokio::time::timeout(STORE_PATIENCE, opened.probe(namespace)).await {
+        Ok(probed) => probed.map(|()| opened.url()),
+        Err(_) => Err(StoreError { message: format!("{} does not answer: check the endpoint", opened.url()), reason: StoreError::UNREACHABLE }),
+    }
+}
+
+fn until(due: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(due.duration_since(now)).unwrap_or_default().max(Duration::from_millis(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn t(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn probes_come_quickly_while_they_fail() {
+        for (what, ready, since, probed, generation, now, due) in [
+            ("ready", Status::True, 0, 0, 1, 10, 300),
+            ("changed", Status::True, 0, 0, 2, 10, 10),
+            ("failing", Status::False, 0, 5, 1, 6, 15),
+            ("failing for long", Status::False, 0, 400, 1, 401, 460),
+            ("the clock went back", Status::True, 0, 500, 1, 10, 10),
+        ] {
+            let mut status = BackupStoreStatus { last_probe_time: Some(Time(t(probed))), ..Default::default() };
+            conditions::set(&mut status.conditions, READY, ready, "R", "", Some(1), t(since));
+            assert_eq!(next_probe(&status, Some(generation), t(now)), t(due), "{what}");
+        }
+        assert_eq!(next_probe(&BackupStoreStatus::default(), Some(1), t(7)), t(7), "never probed");
+    }
+}
