@@ -7,7 +7,11 @@ use crate::{
     metrics::Metrics,
     report::Report,
 };
-use kube::{Client, core::DeserializeGuard, runtime::reflector::{ObjectRef, Store as Cache}};
+use kube::{
+    Client,
+    core::DeserializeGuard,
+    runtime::reflector::{ObjectRef, Store as Cache},
+};
 use std::{sync::Arc, time::Duration};
 
 /// An object that may not be what its type says: then it alone is left out.
@@ -38,7 +42,10 @@ pub struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("config", &self.config).field("cluster_id", &self.cluster_id).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("config", &self.config)
+            .field("cluster_id", &self.cluster_id)
+            .finish_non_exhaustive()
     }
 }
 

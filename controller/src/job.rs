@@ -20,7 +20,7 @@ use kube::{
     api::{DeleteParams, PostParams, Preconditions},
     runtime::controller::Action,
 };
-use plan::{Local, Observed, Step};
+use plan::{Observed, Step};
 use record::Record;
 use std::{sync::Arc, time::Duration};
 use transfers::JobRef;
@@ -58,9 +58,17 @@ pub async fn reconcile(job: Arc<BackupJob>, context: Arc<Context>) -> Result<Act
     let status = job.status.clone().unwrap_or_default();
     match context.transfers.attempt(&uid) {
         // Our own claim has not come back yet.
-        Some(ours) if status.attempt < ours => return Ok(Action::requeue(Duration::from_millis(500))),
+        Some(ours) if status.attempt < ours => {
+            return Ok(Action::requeue(Duration::from_millis(500)));
+        }
         Some(ours) if status.attempt > ours => {
-            tracing::warn!(namespace, name, ours, claimed = status.attempt, "another process claimed the job: ours is stopped");
+            tracing::warn!(
+                namespace,
+                name,
+                ours,
+                claimed = status.attempt,
+                "another process claimed the job: ours is stopped"
+            );
             context.transfers.forget(&uid);
         }
         _ => {}
@@ -133,7 +141,11 @@ impl Subject<'_> {
 
     /// Looks again at `until`.
     fn at(&self, until: Timestamp) -> Action {
-        Action::requeue(Duration::try_from(until.duration_since(self.now)).unwrap_or_default().max(Duration::from_millis(10)))
+        Action::requeue(
+            Duration::try_from(until.duration_since(self.now))
+                .unwrap_or_default()
+                .max(Duration::from_millis(10)),
+        )
     }
 
     /// Changes the status and writes it, if that changes anything. A conflict means that somebody
@@ -149,7 +161,10 @@ impl Subject<'_> {
         if self.job.status.as_ref() != Some(&status) {
             let mut job = self.job.clone();
             job.status = Some(status);
-            self.job = self.api.replace_status(&self.name, &PostParams::default(), &job).await?;
+            self.job = self
+                .api
+                .replace_status(&self.name, &PostParams::default(), &job)
+                .await?;
         }
         Ok(result)
     }
@@ -162,21 +177,32 @@ impl Subject<'_> {
         let deadline = plan::deadline(&self.job.spec, &status)
             .and_then(|end| Duration::try_from(end.duration_since(self.now)).ok())
             .unwrap_or(REPORT_EVERY);
-        Ok(Action::requeue(deadline.clamp(Duration::from_millis(10), REPORT_EVERY)))
+        Ok(Action::requeue(
+            deadline.clamp(Duration::from_millis(10), REPORT_EVERY),
+        ))
     }
 
     /// Its time to live is over. What it stored stays.
     async fn delete(&self) -> Result<Action, Error> {
         let only_this = DeleteParams {
-            preconditions: Some(Preconditions { uid: Some(self.uid.clone()), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: Some(self.uid.clone()),
+                resource_version: None,
+            }),
             ..DeleteParams::background()
         };
         match self.api.delete(&self.name, &only_this).await {
             Ok(_) => {
-                tracing::info!(namespace = self.namespace, name = self.name, "deleted after ttlSecondsAfterFinished");
+                tracing::info!(
+                    namespace = self.namespace,
+                    name = self.name,
+                    "deleted after ttlSecondsAfterFinished"
+                );
                 Ok(Action::await_change())
             }
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Action::await_change()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                Ok(Action::await_change())
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -192,7 +218,13 @@ impl Subject<'_> {
             schedule_name: schedule.map(|o| o.name.clone()),
             schedule_uid: schedule.map(|o| o.uid.clone()),
             store_uid,
-            created: self.job.metadata.creation_timestamp.as_ref().ok_or(Error::Malformed("creationTimestamp"))?.0,
+            created: self
+                .job
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .ok_or(Error::Malformed("creationTimestamp"))?
+                .0,
         })
     }
 
@@ -201,7 +233,9 @@ impl Subject<'_> {
         let status = self.status();
         let reason = status.reason.filter(|_| status.phase != Phase::Succeeded);
         let schedule = schedule_of(&self.job).map(|o| o.name.as_str());
-        self.context.metrics.job_ended(&self.namespace, schedule, status.phase, reason);
+        self.context
+            .metrics
+            .job_ended(&self.namespace, schedule, status.phase, reason);
     }
 
     fn object(&self) -> k8s_openapi::api::core::v1::ObjectReference {
@@ -212,7 +246,9 @@ impl Subject<'_> {
 /// The schedule that made a job.
 #[must_use]
 pub fn schedule_of(job: &BackupJob) -> Option<&OwnerReference> {
-    job.owner_references()
-        .iter()
-        .find(|o| o.kind == "BackupSchedule" && o.api_version.starts_with("towline.dev/") && o.controller == Some(true))
+    job.owner_references().iter().find(|o| {
+        o.kind == "BackupSchedule"
+            && o.api_version.starts_with("towline.dev/")
+            && o.controller == Some(true)
+    })
 }

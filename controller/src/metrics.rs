@@ -3,7 +3,8 @@
 
 use crate::{api::job::Phase, reason::FailureReason, transfer::Timings};
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -72,7 +73,8 @@ impl Metrics {
             Ok::<_, prometheus::Error>(metric)
         };
         let histograms = |name: &str, help: &str, labels: &[&str], buckets: Vec<f64>| {
-            let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
+            let metric =
+                HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?;
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
@@ -82,19 +84,36 @@ impl Metrics {
             Ok::<_, prometheus::Error>(metric)
         };
         let schedule_last_duration = GaugeVec::new(
-            Opts::new("towline_schedule_last_duration_seconds", "From start to end of the newest job that succeeded."),
+            Opts::new(
+                "towline_schedule_last_duration_seconds",
+                "From start to end of the newest job that succeeded.",
+            ),
             &SCHEDULE,
         )?;
         registry.register(Box::new(schedule_last_duration.clone()))?;
-        let transfer_bytes = IntCounter::new("towline_transfer_bytes_total", "Bytes received from agents.")?;
+        let transfer_bytes = IntCounter::new(
+            "towline_transfer_bytes_total",
+            "Bytes received from agents.",
+        )?;
         registry.register(Box::new(transfer_bytes.clone()))?;
         let start_delay = Histogram::with_opts(
-            HistogramOpts::new("towline_start_delay_seconds", "From a job's due time to the first byte of its backup.")
-                .buckets(vec![0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0]),
+            HistogramOpts::new(
+                "towline_start_delay_seconds",
+                "From a job's due time to the first byte of its backup.",
+            )
+            .buckets(vec![
+                0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0,
+            ]),
         )?;
         registry.register(Box::new(start_delay.clone()))?;
-        let build_info = int_gauges("towline_build_info", "Always 1; the version is the label.", &["version"])?;
-        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let build_info = int_gauges(
+            "towline_build_info",
+            "Always 1; the version is the label.",
+            &["version"],
+        )?;
+        build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
         Ok(Self {
             schedule_last_success: int_gauges(
                 "towline_schedule_last_success_timestamp_seconds",
@@ -106,39 +125,64 @@ impl Metrics {
                 "When the schedule is due next, seconds since the epoch.",
                 &SCHEDULE,
             )?,
-            schedule_last_bytes: int_gauges("towline_schedule_last_backup_bytes", "Size of the newest backup.", &SCHEDULE)?,
+            schedule_last_bytes: int_gauges(
+                "towline_schedule_last_backup_bytes",
+                "Size of the newest backup.",
+                &SCHEDULE,
+            )?,
             schedule_last_duration,
             schedule_failures: int_gauges(
                 "towline_schedule_consecutive_failures",
                 "Jobs of the schedule that failed since one succeeded.",
                 &SCHEDULE,
             )?,
-            schedule_suspended: int_gauges("towline_schedule_suspended", "1 while the schedule is suspended.", &SCHEDULE)?,
+            schedule_suspended: int_gauges(
+                "towline_schedule_suspended",
+                "1 while the schedule is suspended.",
+                &SCHEDULE,
+            )?,
             jobs: counters(
                 "towline_jobs_total",
                 "Jobs that ended; the schedule is empty for those without one, the reason for those that succeeded.",
                 &["namespace", "schedule", "phase", "reason"],
             )?,
             jobs_seen: Mutex::default(),
-            attempts: counters("towline_attempts_total", "Attempts that ended; the reason is empty for those that succeeded.", &["reason"])?,
+            attempts: counters(
+                "towline_attempts_total",
+                "Attempts that ended; the reason is empty for those that succeeded.",
+                &["reason"],
+            )?,
             transfer_bytes,
             transfers_running: gauge("towline_transfers_running", "Transfers that run.")?,
-            transfers_waiting: gauge("towline_transfers_waiting", "Jobs that wait for a free transfer.")?,
+            transfers_waiting: gauge(
+                "towline_transfers_waiting",
+                "Jobs that wait for a free transfer.",
+            )?,
             transfer_phase: histograms(
                 "towline_transfer_phase_duration_seconds",
                 "How long the phases of transfers that succeeded took.",
                 &["phase"],
-                vec![0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 14_400.0],
+                vec![
+                    0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 14_400.0,
+                ],
             )?,
             start_delay,
-            store_ready: int_gauges("towline_store_ready", "1 when the store is Ready.", &["namespace", "store"])?,
+            store_ready: int_gauges(
+                "towline_store_ready",
+                "1 when the store is Ready.",
+                &["namespace", "store"],
+            )?,
             reconcile_duration: histograms(
                 "towline_reconcile_duration_seconds",
                 "How long reconciles took.",
                 &["kind"],
                 vec![0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0],
             )?,
-            reconcile_errors: counters("towline_reconcile_errors_total", "Reconciles that failed and are tried again.", &["kind", "reason"])?,
+            reconcile_errors: counters(
+                "towline_reconcile_errors_total",
+                "Reconciles that failed and are tried again.",
+                &["kind", "reason"],
+            )?,
         })
     }
 
@@ -152,11 +196,20 @@ impl Metrics {
         };
         set(&self.schedule_last_success, now.last_success);
         set(&self.schedule_next_run, now.next_run);
-        set(&self.schedule_last_bytes, now.last_bytes.map(|b| i64::try_from(b).unwrap_or(i64::MAX)));
-        set(&self.schedule_failures, Some(i64::from(now.consecutive_failures)));
+        set(
+            &self.schedule_last_bytes,
+            now.last_bytes.map(|b| i64::try_from(b).unwrap_or(i64::MAX)),
+        );
+        set(
+            &self.schedule_failures,
+            Some(i64::from(now.consecutive_failures)),
+        );
         set(&self.schedule_suspended, Some(i64::from(now.suspended)));
         match now.last_duration {
-            Some(duration) => self.schedule_last_duration.with_label_values(&labels).set(duration.as_secs_f64()),
+            Some(duration) => self
+                .schedule_last_duration
+                .with_label_values(&labels)
+                .set(duration.as_secs_f64()),
             None => drop(self.schedule_last_duration.remove_label_values(&labels)),
         }
     }
@@ -175,14 +228,27 @@ impl Metrics {
             drop(metric.remove_label_values(&labels));
         }
         drop(self.schedule_last_duration.remove_label_values(&labels));
-        let seen = self.jobs_seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&(namespace.to_owned(), name.to_owned()));
+        let seen = self
+            .jobs_seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&(namespace.to_owned(), name.to_owned()));
         for (phase, reason) in seen.into_iter().flatten() {
-            drop(self.jobs.remove_label_values(&[namespace, name, phase, reason]));
+            drop(
+                self.jobs
+                    .remove_label_values(&[namespace, name, phase, reason]),
+            );
         }
     }
 
     /// A job ended.
-    pub fn job_ended(&self, namespace: &str, schedule: Option<&str>, phase: Phase, reason: Option<FailureReason>) {
+    pub fn job_ended(
+        &self,
+        namespace: &str,
+        schedule: Option<&str>,
+        phase: Phase,
+        reason: Option<FailureReason>,
+    ) {
         let schedule = schedule.unwrap_or_default();
         let (phase, reason) = (phase.as_str(), reason.map_or("", FailureReason::as_str));
         self.jobs_seen
@@ -191,12 +257,16 @@ impl Metrics {
             .entry((namespace.to_owned(), schedule.to_owned()))
             .or_default()
             .insert((phase, reason));
-        self.jobs.with_label_values(&[namespace, schedule, phase, reason]).inc();
+        self.jobs
+            .with_label_values(&[namespace, schedule, phase, reason])
+            .inc();
     }
 
     /// An attempt ended.
     pub fn attempt_ended(&self, reason: Option<FailureReason>) {
-        self.attempts.with_label_values(&[reason.map_or("", FailureReason::as_str)]).inc();
+        self.attempts
+            .with_label_values(&[reason.map_or("", FailureReason::as_str)])
+            .inc();
     }
 
     /// Where the time of a transfer went.
@@ -210,7 +280,9 @@ impl Metrics {
             ("finalize", timings.finalize),
         ] {
             if let Some(seconds) = seconds {
-                self.transfer_phase.with_label_values(&[phase]).observe(seconds);
+                self.transfer_phase
+                    .with_label_values(&[phase])
+                    .observe(seconds);
             }
         }
     }
@@ -222,7 +294,9 @@ impl Metrics {
 
     /// Whether a store is Ready.
     pub fn store(&self, namespace: &str, name: &str, ready: bool) {
-        self.store_ready.with_label_values(&[namespace, name]).set(i64::from(ready));
+        self.store_ready
+            .with_label_values(&[namespace, name])
+            .set(i64::from(ready));
     }
 
     /// The store is gone: so is its series.
@@ -232,9 +306,13 @@ impl Metrics {
 
     /// A reconcile ended.
     pub fn reconciled(&self, kind: &'static str, took: Duration, error: Option<&'static str>) {
-        self.reconcile_duration.with_label_values(&[kind]).observe(took.as_secs_f64());
+        self.reconcile_duration
+            .with_label_values(&[kind])
+            .observe(took.as_secs_f64());
         if let Some(reason) = error {
-            self.reconcile_errors.with_label_values(&[kind, reason]).inc();
+            self.reconcile_errors
+                .with_label_values(&[kind, reason])
+                .inc();
         }
     }
 }
@@ -248,7 +326,9 @@ mod tests {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
         let names = |part: &str| {
-            let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+            let text = prometheus::TextEncoder::new()
+                .encode_to_string(&registry.gather())
+                .unwrap();
             text.lines().filter(|l| l.contains(part)).count()
         };
         let known = ScheduleMetrics {
@@ -261,7 +341,12 @@ mod tests {
         };
         metrics.schedule("a", "nightly", &known);
         metrics.schedule("b", "nightly", &known);
-        metrics.job_ended("a", Some("nightly"), Phase::Failed, Some(FailureReason::NoAgent));
+        metrics.job_ended(
+            "a",
+            Some("nightly"),
+            Phase::Failed,
+            Some(FailureReason::NoAgent),
+        );
         metrics.store("a", "main", true);
         assert_eq!(names("namespace=\"a\""), 8);
         metrics.forget_schedule("a", "nightly");
@@ -273,10 +358,29 @@ mod tests {
     fn a_value_that_is_no_longer_known_goes() {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).unwrap();
-        metrics.schedule("a", "nightly", &ScheduleMetrics { next_run: Some(2), ..Default::default() });
-        metrics.schedule("a", "nightly", &ScheduleMetrics { suspended: true, ..Default::default() });
-        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        metrics.schedule(
+            "a",
+            "nightly",
+            &ScheduleMetrics {
+                next_run: Some(2),
+                ..Default::default()
+            },
+        );
+        metrics.schedule(
+            "a",
+            "nightly",
+            &ScheduleMetrics {
+                suspended: true,
+                ..Default::default()
+            },
+        );
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap();
         assert!(!text.contains("next_run_timestamp_seconds{"), "{text}");
-        assert!(text.contains("towline_schedule_suspended{namespace=\"a\",schedule=\"nightly\"} 1"), "{text}");
+        assert!(
+            text.contains("towline_schedule_suspended{namespace=\"a\",schedule=\"nightly\"} 1"),
+            "{text}"
+        );
     }
 }

@@ -23,22 +23,36 @@ impl Report {
     /// Publishes as `towline-controller`.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        let reporter = Reporter { controller: "towline-controller".into(), instance: std::env::var("HOSTNAME").ok() };
-        Self { recorder: Recorder::new(client, reporter) }
+        let reporter = Reporter {
+            controller: "towline-controller".into(),
+            instance: std::env::var("HOSTNAME").ok(),
+        };
+        Self {
+            recorder: Recorder::new(client, reporter),
+        }
     }
 
     /// Something went as it should.
     pub async fn normal(&self, about: &ObjectReference, reason: &str, action: &str, note: &str) {
-        self.publish(about, EventType::Normal, reason, action, note).await;
+        self.publish(about, EventType::Normal, reason, action, note)
+            .await;
     }
 
     /// Something a person may have to look at.
     pub async fn warning(&self, about: &ObjectReference, reason: &str, action: &str, note: &str) {
-        self.publish(about, EventType::Warning, reason, action, note).await;
+        self.publish(about, EventType::Warning, reason, action, note)
+            .await;
     }
 
     /// An event that cannot be written is logged: it must not undo what it tells of.
-    async fn publish(&self, about: &ObjectReference, type_: EventType, reason: &str, action: &str, note: &str) {
+    async fn publish(
+        &self,
+        about: &ObjectReference,
+        type_: EventType,
+        reason: &str,
+        action: &str,
+        note: &str,
+    ) {
         let event = Event {
             type_,
             reason: reason.to_owned(),

@@ -45,7 +45,9 @@ pub enum RunError {
     #[error("the Kubernetes API cannot be reached: {0}")]
     Client(#[source] Box<kube::Error>),
     /// The name of this cluster is not known.
-    #[error("the uid of namespace kube-system could not be read ({0}): allow get on it, or set --cluster-id")]
+    #[error(
+        "the uid of namespace kube-system could not be read ({0}): allow get on it, or set --cluster-id"
+    )]
     ClusterId(String),
     /// The admin endpoints.
     #[error("--admin-listen {address}: {error}")]
@@ -69,7 +71,9 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-    let client = Client::try_default().await.map_err(|e| RunError::Client(Box::new(e)))?;
+    let client = Client::try_default()
+        .await
+        .map_err(|e| RunError::Client(Box::new(e)))?;
     let config = Arc::new(config);
     let cluster_id = cluster_id(&client, &config).await?;
     let registry = Registry::new();
@@ -83,20 +87,31 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
     };
     let readiness = Readiness::waiting_for(scopes.len() * 3);
     let address = config.admin_listen;
-    let listener = TcpListener::bind(address).await.map_err(|error| RunError::Listen { address, error })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| RunError::Listen { address, error })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %cluster_id, %address, namespaces = ?config.watch_namespaces, "controller started");
 
     let mut parts = JoinSet::new();
     parts.spawn({
         let readiness = readiness.clone();
         async move {
-            if let Err(error) = server::serve(listener, registry, readiness, std::future::pending()).await {
+            if let Err(error) =
+                server::serve(listener, registry, readiness, std::future::pending()).await
+            {
                 tracing::error!(%error, "the admin endpoints failed");
             }
         }
     });
     for scope in scopes {
-        let base = Base { client: &client, config: &config, cluster_id: &cluster_id, report: &report, metrics: &metrics, transfers: &transfers };
+        let base = Base {
+            client: &client,
+            config: &config,
+            cluster_id: &cluster_id,
+            report: &report,
+            metrics: &metrics,
+            transfers: &transfers,
+        };
         watch_scope(&mut parts, &base, scope.as_deref(), &readiness);
     }
 
@@ -109,8 +124,13 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
     readiness.stop();
     transfers.close();
     // The reconcilers still run: they write what became of the transfers.
-    if tokio::time::timeout(STOP_PATIENCE, transfers.empty()).await.is_err() {
-        tracing::warn!("not every transfer could be recorded: the next start finds out what became of them");
+    if tokio::time::timeout(STOP_PATIENCE, transfers.empty())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "not every transfer could be recorded: the next start finds out what became of them"
+        );
     }
     parts.shutdown().await;
     Ok(())
@@ -120,8 +140,14 @@ async fn cluster_id(client: &Client, config: &Config) -> Result<Arc<str>, RunErr
     if let Some(id) = &config.cluster_id {
         return Ok(id.as_str().into());
     }
-    let namespace = Api::<Namespace>::all(client.clone()).get("kube-system").await.map_err(|e| RunError::ClusterId(e.to_string()))?;
-    namespace.uid().map(Into::into).ok_or_else(|| RunError::ClusterId("it has none".into()))
+    let namespace = Api::<Namespace>::all(client.clone())
+        .get("kube-system")
+        .await
+        .map_err(|e| RunError::ClusterId(e.to_string()))?;
+    namespace
+        .uid()
+        .map(Into::into)
+        .ok_or_else(|| RunError::ClusterId("it has none".into()))
 }
 
 /// What all scopes share.
@@ -135,7 +161,12 @@ struct Base<'a> {
 }
 
 /// Watches all namespaces, or one, and reconciles what is found there.
-fn watch_scope(parts: &mut JoinSet<()>, base: &Base<'_>, namespace: Option<&str>, readiness: &Readiness) {
+fn watch_scope(
+    parts: &mut JoinSet<()>,
+    base: &Base<'_>,
+    namespace: Option<&str>,
+    readiness: &Readiness,
+) {
     let (stores, store_events) = watch::<BackupStore>(base.client, namespace);
     let (jobs, job_events) = watch::<BackupJob>(base.client, namespace);
     let (schedules, schedule_events) = watch::<BackupSchedule>(base.client, namespace);
@@ -161,7 +192,8 @@ fn watch_scope(parts: &mut JoinSet<()>, base: &Base<'_>, namespace: Option<&str>
         if let Ok(Guard { 0: Ok(job) }) = event
             && let Some(schedule) = schedule_of(job)
         {
-            let schedule = ObjectRef::new(&schedule.name).within(&job.namespace().unwrap_or_default());
+            let schedule =
+                ObjectRef::new(&schedule.name).within(&job.namespace().unwrap_or_default());
             // The receiver lives as long as the process.
             drop(owner.unbounded_send(schedule));
         }
@@ -169,28 +201,78 @@ fn watch_scope(parts: &mut JoinSet<()>, base: &Base<'_>, namespace: Option<&str>
     let forget_job = {
         let transfers = context.transfers.clone();
         move |gone: &ObjectRef<DynamicObject>| {
-            let job = ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
+            let job =
+                ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
             transfers.forget_others(&job, None);
         }
     };
     let metrics = Arc::clone(&context.metrics);
-    let forget_schedule = move |gone: &ObjectRef<DynamicObject>| metrics.forget_schedule(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+    let forget_schedule = move |gone: &ObjectRef<DynamicObject>| {
+        metrics.forget_schedule(gone.namespace.as_deref().unwrap_or_default(), &gone.name)
+    };
     let metrics = Arc::clone(&context.metrics);
-    let forget_store = move |gone: &ObjectRef<DynamicObject>| metrics.forget_store(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+    let forget_store = move |gone: &ObjectRef<DynamicObject>| {
+        metrics.forget_store(gone.namespace.as_deref().unwrap_or_default(), &gone.name)
+    };
 
-    parts.spawn(drive("BackupStore", stores, requests(store_events, stream::pending()), Arc::clone(&context), store::reconcile, forget_store));
-    parts.spawn(drive("BackupJob", jobs, requests(job_events, woken), Arc::clone(&context), job::reconcile, forget_job));
-    parts.spawn(drive("BackupSchedule", schedules, requests(schedule_events, owners), context, schedule::reconcile, forget_schedule));
+    parts.spawn(drive(
+        "BackupStore",
+        stores,
+        requests(store_events, stream::pending()),
+        Arc::clone(&context),
+        store::reconcile,
+        forget_store,
+    ));
+    parts.spawn(drive(
+        "BackupJob",
+        jobs,
+        requests(job_events, woken),
+        Arc::clone(&context),
+        job::reconcile,
+        forget_job,
+    ));
+    parts.spawn(drive(
+        "BackupSchedule",
+        schedules,
+        requests(schedule_events, owners),
+        context,
+        schedule::reconcile,
+        forget_schedule,
+    ));
 }
 
 /// What our three kinds have in common.
-trait Kind: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
-impl<K> Kind for K where K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+impl<K> Kind for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
+}
 
 type Watched<K> = Result<Guard<K>, watcher::Error>;
 
 /// Watches a kind into a cache. An object that its type cannot hold is an object like any other here.
-fn watch<K: Kind>(client: &Client, namespace: Option<&str>) -> (Cache<Guard<K>>, impl Stream<Item = Watched<K>> + Send + use<K>) {
+fn watch<K: Kind>(
+    client: &Client,
+    namespace: Option<&str>,
+) -> (
+    Cache<Guard<K>>,
+    impl Stream<Item = Watched<K>> + Send + use<K>,
+) {
     let api: Api<Guard<K>> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -236,17 +318,33 @@ async fn drive<K, Reconcile, Reconciling>(
     Reconcile: Fn(Arc<K>, Arc<Context>) -> Reconciling + Copy + Send + Sync,
     Reconciling: Future<Output = Result<Action, Error>> + Send,
 {
-    let one = move |object: Arc<Guard<K>>, context: Arc<Context>| Box::pin(one(kind, object, context, reconcile));
-    let policy = |_: Arc<Guard<K>>, error: &Error, _: Arc<Context>| Action::requeue(error.retry_after());
-    let results = controller::applier(one, policy, context, cache, requests, controller::Config::default());
+    let one = move |object: Arc<Guard<K>>, context: Arc<Context>| {
+        Box::pin(one(kind, object, context, reconcile))
+    };
+    let policy =
+        |_: Arc<Guard<K>>, error: &Error, _: Arc<Context>| Action::requeue(error.retry_after());
+    let results = controller::applier(
+        one,
+        policy,
+        context,
+        cache,
+        requests,
+        controller::Config::default(),
+    );
     let mut results = std::pin::pin!(results);
     while let Some(result) = results.next().await {
         match result {
             Ok(_) => {}
             Err(controller::Error::ObjectNotFound(object)) => gone(&object),
-            Err(controller::Error::ReconcilerFailed(error @ Error::Conflict, object)) => tracing::debug!(kind, %object, %error, "reconcile is repeated"),
-            Err(controller::Error::ReconcilerFailed(error, object)) => tracing::warn!(kind, %object, %error, "reconcile failed; it is repeated"),
-            Err(controller::Error::QueueError(error)) => tracing::warn!(kind, %error, "watch failed; it is repeated: are the CRDs installed, and may the controller watch them?"),
+            Err(controller::Error::ReconcilerFailed(error @ Error::Conflict, object)) => {
+                tracing::debug!(kind, %object, %error, "reconcile is repeated")
+            }
+            Err(controller::Error::ReconcilerFailed(error, object)) => {
+                tracing::warn!(kind, %object, %error, "reconcile failed; it is repeated")
+            }
+            Err(controller::Error::QueueError(error)) => {
+                tracing::warn!(kind, %error, "watch failed; it is repeated: are the CRDs installed, and may the controller watch them?")
+            }
             Err(error) => tracing::error!(kind, %error, "reconciler"),
         }
     }
@@ -268,12 +366,28 @@ where
         Ok(good) => reconcile(Arc::new(good.clone()), context).await,
         Err(invalid) => {
             let name = object.name_any();
-            tracing::warn!(kind, namespace = object.namespace(), name, error = invalid.error, "malformed object: it is left alone");
-            let note = format!("this object cannot be read ({}): correct it, or update the controller", invalid.error);
-            context.report.warning(&object.object_ref(&()), "InvalidSpec", "Read", &note).await;
+            tracing::warn!(
+                kind,
+                namespace = object.namespace(),
+                name,
+                error = invalid.error,
+                "malformed object: it is left alone"
+            );
+            let note = format!(
+                "this object cannot be read ({}): correct it, or update the controller",
+                invalid.error
+            );
+            context
+                .report
+                .warning(&object.object_ref(&()), "InvalidSpec", "Read", &note)
+                .await;
             Ok(Action::await_change())
         }
     };
-    metrics.reconciled(kind, began.elapsed(), result.as_ref().err().map(Error::reason));
+    metrics.reconciled(
+        kind,
+        began.elapsed(),
+        result.as_ref().err().map(Error::reason),
+    );
     result
 }

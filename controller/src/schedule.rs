@@ -32,7 +32,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(300);
 /// # Errors
 /// When the API server does not let us; the run is neither lost nor doubled, for its job's name is
 /// made from its due time.
-pub async fn reconcile(schedule: Arc<BackupSchedule>, context: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(
+    schedule: Arc<BackupSchedule>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let namespace = schedule.namespace().ok_or(Error::Malformed("namespace"))?;
     if schedule.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
@@ -58,9 +61,17 @@ fn plan_for(schedule: &BackupSchedule, jobs: &[Arc<BackupJob>]) -> Result<Plan, 
     let owned: Vec<OwnedJob> = jobs.iter().map(|job| owned(job)).collect();
     Ok(plan::plan(&Observed {
         spec: &schedule.spec,
-        status: schedule.status.as_ref().unwrap_or(&BackupScheduleStatus::default()),
+        status: schedule
+            .status
+            .as_ref()
+            .unwrap_or(&BackupScheduleStatus::default()),
         generation: schedule.metadata.generation,
-        created: schedule.metadata.creation_timestamp.as_ref().ok_or(Error::Malformed("creationTimestamp"))?.0,
+        created: schedule
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .ok_or(Error::Malformed("creationTimestamp"))?
+            .0,
         jobs: &owned,
         now: Timestamp::now(),
     }))
@@ -79,21 +90,34 @@ fn owned(job: &BackupJob) -> OwnedJob {
 
 /// The jobs that the schedule owns: those of the cache, and those that the status says are active
 /// and the cache does not have yet.
-async fn observe(context: &Context, namespace: &str, schedule: &BackupSchedule) -> Result<Vec<Arc<BackupJob>>, Error> {
+async fn observe(
+    context: &Context,
+    namespace: &str,
+    schedule: &BackupSchedule,
+) -> Result<Vec<Arc<BackupJob>>, Error> {
     let uid = schedule.uid().ok_or(Error::Malformed("uid"))?;
     let mut jobs: Vec<Arc<BackupJob>> = context
         .jobs
         .state()
         .iter()
         .filter_map(|guard| guard.0.as_ref().ok())
-        .filter(|job| job.namespace().as_deref() == Some(namespace) && schedule_of(job).is_some_and(|o| o.uid == uid))
+        .filter(|job| {
+            job.namespace().as_deref() == Some(namespace)
+                && schedule_of(job).is_some_and(|o| o.uid == uid)
+        })
         .map(|job| Arc::new(job.clone()))
         .collect();
     let active = schedule.status.iter().flat_map(|s| &s.active);
-    let unseen: Vec<&ActiveJob> = active.filter(|a| !jobs.iter().any(|j| j.uid().as_deref() == Some(&a.uid))).collect();
+    let unseen: Vec<&ActiveJob> = active
+        .filter(|a| !jobs.iter().any(|j| j.uid().as_deref() == Some(&a.uid)))
+        .collect();
     let api = Api::<BackupJob>::namespaced(context.client.clone(), namespace);
     for job in unseen {
-        if let Some(found) = api.get_opt(&job.name).await?.filter(|found| found.uid().as_deref() == Some(&job.uid)) {
+        if let Some(found) = api
+            .get_opt(&job.name)
+            .await?
+            .filter(|found| found.uid().as_deref() == Some(&job.uid))
+        {
             jobs.push(Arc::new(found));
         }
     }
@@ -115,8 +139,13 @@ async fn act(
             Some(job) => plan::record_created(&mut status, due, job),
             None => {
                 let taken = plan::job_name(&name, due);
-                let note = format!("BackupJob {taken} exists and is not this schedule's: delete or rename it; its backup is not made");
-                context.report.warning(&schedule.object_ref(&()), "NameTaken", "Create", &note).await;
+                let note = format!(
+                    "BackupJob {taken} exists and is not this schedule's: delete or rename it; its backup is not made"
+                );
+                context
+                    .report
+                    .warning(&schedule.object_ref(&()), "NameTaken", "Create", &note)
+                    .await;
                 return Ok(Action::requeue(Duration::from_secs(30)));
             }
         }
@@ -124,51 +153,89 @@ async fn act(
     if schedule.status.as_ref() != Some(&status) {
         let mut changed = schedule.clone();
         changed.status = Some(status.clone());
-        api.replace_status(&name, &PostParams::default(), &changed).await?;
+        api.replace_status(&name, &PostParams::default(), &changed)
+            .await?;
     }
     tell_readiness(context, schedule, &status).await;
     for (job, uid) in plan.delete {
         delete_job(context, namespace, &job, uid).await?;
     }
-    context.metrics.schedule(namespace, &name, &metrics(schedule, &status, jobs));
+    context
+        .metrics
+        .schedule(namespace, &name, &metrics(schedule, &status, jobs));
     Ok(match plan.wake {
         None => Action::await_change(),
         Some(wake) => {
-            let sleep = Duration::try_from(wake.duration_since(Timestamp::now())).unwrap_or_default();
+            let sleep =
+                Duration::try_from(wake.duration_since(Timestamp::now())).unwrap_or_default();
             Action::requeue(sleep.clamp(Duration::from_millis(1), LONGEST_SLEEP))
         }
     })
 }
 
 /// Creates the job of one due time; `None` when its name is taken by another's job.
-async fn create_job(context: &Context, namespace: &str, schedule: &BackupSchedule, due: Timestamp) -> Result<Option<ActiveJob>, Error> {
+async fn create_job(
+    context: &Context,
+    namespace: &str,
+    schedule: &BackupSchedule,
+    due: Timestamp,
+) -> Result<Option<ActiveJob>, Error> {
     let name = plan::job_name(&schedule.name_any(), due);
-    let owner = schedule.controller_owner_ref(&()).ok_or(Error::Malformed("uid"))?;
+    let owner = schedule
+        .controller_owner_ref(&())
+        .ok_or(Error::Malformed("uid"))?;
     let template = &schedule.spec.job_template;
     let mut job = BackupJob::new(&name, template.spec.clone());
     let metadata = template.metadata.clone().unwrap_or_default();
     job.metadata.labels = Some(metadata.labels);
     job.metadata.annotations = Some(metadata.annotations);
-    job.labels_mut().insert(LABEL_SCHEDULE.into(), schedule.name_any());
-    job.annotations_mut().insert(ANNOTATION_SCHEDULED_AT.into(), due.to_string());
+    job.labels_mut()
+        .insert(LABEL_SCHEDULE.into(), schedule.name_any());
+    job.annotations_mut()
+        .insert(ANNOTATION_SCHEDULED_AT.into(), due.to_string());
     job.metadata.owner_references = Some(vec![owner.clone()]);
 
     let api = Api::<BackupJob>::namespaced(context.client.clone(), namespace);
     match api.create(&PostParams::default(), &job).await {
         Ok(job) => {
             tracing::info!(namespace, schedule = schedule.name_any(), job = name, %due, "job created");
-            context.report.normal(&schedule.object_ref(&()), "Created", "Create", &format!("created BackupJob {name}")).await;
-            Ok(Some(ActiveJob { name, uid: job.uid().unwrap_or_default() }))
+            context
+                .report
+                .normal(
+                    &schedule.object_ref(&()),
+                    "Created",
+                    "Create",
+                    &format!("created BackupJob {name}"),
+                )
+                .await;
+            Ok(Some(ActiveJob {
+                name,
+                uid: job.uid().unwrap_or_default(),
+            }))
         }
         // An earlier try has created it, and died before it wrote so.
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let found = api.get_opt(&name).await?;
             let ours = found.filter(|job| schedule_of(job).is_some_and(|o| o.uid == owner.uid));
-            Ok(ours.map(|job| ActiveJob { name, uid: job.uid().unwrap_or_default() }))
+            Ok(ours.map(|job| ActiveJob {
+                name,
+                uid: job.uid().unwrap_or_default(),
+            }))
         }
         Err(kube::Error::Api(status)) if status.code == 422 => {
-            let note = format!("BackupJob {name} was refused: {}; correct spec.jobTemplate", status.message);
-            context.report.warning(&schedule.object_ref(&()), "TemplateRefused", "Create", &note).await;
+            let note = format!(
+                "BackupJob {name} was refused: {}; correct spec.jobTemplate",
+                status.message
+            );
+            context
+                .report
+                .warning(
+                    &schedule.object_ref(&()),
+                    "TemplateRefused",
+                    "Create",
+                    &note,
+                )
+                .await;
             Err(kube::Error::Api(status).into())
         }
         Err(error) => Err(error.into()),
@@ -176,12 +243,23 @@ async fn create_job(context: &Context, namespace: &str, schedule: &BackupSchedul
 }
 
 /// Deletes a job beyond the history limit. What it stored stays.
-async fn delete_job(context: &Context, namespace: &str, name: &str, uid: String) -> Result<(), Error> {
+async fn delete_job(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    uid: String,
+) -> Result<(), Error> {
     let only_this = DeleteParams {
-        preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: Some(uid),
+            resource_version: None,
+        }),
         ..DeleteParams::background()
     };
-    match Api::<BackupJob>::namespaced(context.client.clone(), namespace).delete(name, &only_this).await {
+    match Api::<BackupJob>::namespaced(context.client.clone(), namespace)
+        .delete(name, &only_this)
+        .await
+    {
         Ok(_) => {
             tracing::debug!(namespace, name, "deleted by the history limit");
             Ok(())
@@ -192,18 +270,34 @@ async fn delete_job(context: &Context, namespace: &str, name: &str, uid: String)
 }
 
 /// An event when the schedule ceases to be understood.
-async fn tell_readiness(context: &Context, schedule: &BackupSchedule, status: &BackupScheduleStatus) {
+async fn tell_readiness(
+    context: &Context,
+    schedule: &BackupSchedule,
+    status: &BackupScheduleStatus,
+) {
     let reason = |conditions| conditions::get(conditions, READY).map(|c| c.reason.clone());
     let before = schedule.status.as_ref().and_then(|s| reason(&s.conditions));
     if let Some(ready) = conditions::get(&status.conditions, READY)
         && ready.status == "False"
         && before.as_ref() != Some(&ready.reason)
     {
-        context.report.warning(&schedule.object_ref(&()), &ready.reason, "Plan", &ready.message).await;
+        context
+            .report
+            .warning(
+                &schedule.object_ref(&()),
+                &ready.reason,
+                "Plan",
+                &ready.message,
+            )
+            .await;
     }
 }
 
-fn metrics(schedule: &BackupSchedule, status: &BackupScheduleStatus, jobs: &[Arc<BackupJob>]) -> ScheduleMetrics {
+fn metrics(
+    schedule: &BackupSchedule,
+    status: &BackupScheduleStatus,
+    jobs: &[Arc<BackupJob>],
+) -> ScheduleMetrics {
     let newest = jobs
         .iter()
         .filter_map(|job| job.status.as_ref())
@@ -214,7 +308,10 @@ fn metrics(schedule: &BackupSchedule, status: &BackupScheduleStatus, jobs: &[Arc
         Duration::try_from(end.0.duration_since(start.0)).ok()
     });
     ScheduleMetrics {
-        last_success: status.last_successful_time.as_ref().map(|t| t.0.as_second()),
+        last_success: status
+            .last_successful_time
+            .as_ref()
+            .map(|t| t.0.as_second()),
         next_run: status.next_schedule_time.as_ref().map(|t| t.0.as_second()),
         last_bytes: newest.and_then(|s| s.bytes),
         last_duration: duration,

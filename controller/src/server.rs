@@ -1,6 +1,9 @@
 //! The admin endpoints: `/livez`, `/readyz`, `/metrics`.
 
-use axum::{Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
+use axum::{
+    Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse,
+    routing::get,
+};
 use prometheus::{Registry, TextEncoder};
 use std::{
     future::Future,
@@ -54,17 +57,34 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .with_state(readiness)
         .route("/metrics", get(metrics).with_state(registry));
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop)
+        .await
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
-    if readiness.is_ready() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "caches are not filled yet, or the controller stops\n") }
+    if readiness.is_ready() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "caches are not filled yet, or the controller stops\n",
+        )
+    }
 }
 
 async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
     match TextEncoder::new().encode_to_string(&registry.gather()) {
-        Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], error.to_string()),
+        Ok(text) => (
+            StatusCode::OK,
+            [(CONTENT_TYPE, prometheus::TEXT_FORMAT)],
+            text,
+        ),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(CONTENT_TYPE, "text/plain")],
+            error.to_string(),
+        ),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod error;
 mod file;
+pub mod from_api;
 mod probe;
 mod s3;
 

@@ -27,7 +27,12 @@ const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 /// When the store is to be probed next. A changed spec is probed at once; a changed Secret is
 /// noticed by the next probe, for the controller may not watch Secrets.
 fn next_probe(status: &BackupStoreStatus, generation: Option<i64>, now: Timestamp) -> Timestamp {
-    let (Some(ready), Some(last)) = (conditions::get(&status.conditions, READY), &status.last_probe_time) else { return now };
+    let (Some(ready), Some(last)) = (
+        conditions::get(&status.conditions, READY),
+        &status.last_probe_time,
+    ) else {
+        return now;
+    };
     if ready.observed_generation != generation || last.0 > now {
         return now;
     }
@@ -55,7 +60,11 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
     let now = Timestamp::now();
     let due = next_probe(&status, store.metadata.generation, now);
     if due > now {
-        context.metrics.store(&namespace, &name, conditions::is_true(&status.conditions, READY));
+        context.metrics.store(
+            &namespace,
+            &name,
+            conditions::is_true(&status.conditions, READY),
+        );
         return Ok(Action::requeue(until(due, now)));
     }
 
@@ -65,10 +74,22 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
     let mut status = status;
     status.last_probe_time = Some(Time(now));
     let (ready, reason, message) = match &found {
-        Ok(url) => (Status::True, "Probed", format!("{url} was written, read and deleted in")),
+        Ok(url) => (
+            Status::True,
+            "Probed",
+            format!("{url} was written, read and deleted in"),
+        ),
         Err(error) => (Status::False, error.reason, error.message.clone()),
     };
-    conditions::set(&mut status.conditions, READY, ready, reason, &message, store.metadata.generation, now);
+    conditions::set(
+        &mut status.conditions,
+        READY,
+        ready,
+        reason,
+        &message,
+        store.metadata.generation,
+        now,
+    );
 
     let mut changed = BackupStore::clone(&store);
     changed.status = Some(status.clone());
@@ -81,27 +102,45 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
         match found {
             Ok(_) => {
                 tracing::info!(namespace, name, "store is ready");
-                context.report.normal(&about, "Ready", "Probe", &message).await;
+                context
+                    .report
+                    .normal(&about, "Ready", "Probe", &message)
+                    .await;
             }
             Err(_) => {
                 tracing::warn!(namespace, name, reason, message, "store is not ready");
-                context.report.warning(&about, reason, "Probe", &message).await;
+                context
+                    .report
+                    .warning(&about, reason, "Probe", &message)
+                    .await;
             }
         }
     }
-    Ok(Action::requeue(until(next_probe(&status, store.metadata.generation, now), now)))
+    Ok(Action::requeue(until(
+        next_probe(&status, store.metadata.generation, now),
+        now,
+    )))
 }
 
-async fn probe(context: &Context, store: &BackupStore, namespace: &str) -> Result<String, StoreError> {
+async fn probe(
+    context: &Context,
+    store: &BackupStore,
+    namespace: &str,
+) -> Result<String, StoreError> {
     let opened = Store::open(from_api::resolve(&context.client, &context.config, store).await?)?;
     match tokio::time::timeout(STORE_PATIENCE, opened.probe(namespace)).await {
         Ok(probed) => probed.map(|()| opened.url()),
-        Err(_) => Err(StoreError { message: format!("{} does not answer: check the endpoint", opened.url()), reason: StoreError::UNREACHABLE }),
+        Err(_) => Err(StoreError {
+            message: format!("{} does not answer: check the endpoint", opened.url()),
+            reason: StoreError::UNREACHABLE,
+        }),
     }
 }
 
 fn until(due: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(due.duration_since(now)).unwrap_or_default().max(Duration::from_millis(10))
+    Duration::try_from(due.duration_since(now))
+        .unwrap_or_default()
+        .max(Duration::from_millis(10))
 }
 
 #[cfg(test)]
@@ -121,10 +160,29 @@ mod tests {
             ("failing for long", Status::False, 0, 400, 1, 401, 460),
             ("the clock went back", Status::True, 0, 500, 1, 10, 10),
         ] {
-            let mut status = BackupStoreStatus { last_probe_time: Some(Time(t(probed))), ..Default::default() };
-            conditions::set(&mut status.conditions, READY, ready, "R", "", Some(1), t(since));
-            assert_eq!(next_probe(&status, Some(generation), t(now)), t(due), "{what}");
+            let mut status = BackupStoreStatus {
+                last_probe_time: Some(Time(t(probed))),
+                ..Default::default()
+            };
+            conditions::set(
+                &mut status.conditions,
+                READY,
+                ready,
+                "R",
+                "",
+                Some(1),
+                t(since),
+            );
+            assert_eq!(
+                next_probe(&status, Some(generation), t(now)),
+                t(due),
+                "{what}"
+            );
         }
-        assert_eq!(next_probe(&BackupStoreStatus::default(), Some(1), t(7)), t(7), "never probed");
+        assert_eq!(
+            next_probe(&BackupStoreStatus::default(), Some(1), t(7)),
+            t(7),
+            "never probed"
+        );
     }
 }

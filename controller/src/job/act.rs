@@ -1,17 +1,8 @@
 //! The steps of a job that reach beyond its object: agent, store, transfer.
 
-use super::{
-    Subject,
-    record::Next,
-    source,
-    transfers::NoSlot,
-};
+use super::{Subject, record::Next, source, transfers::NoSlot};
 use crate::{
-    api::{
-        ANNOTATION_SCHEDULED_AT, BackupJobSpec, conditions,
-        job::CompressionType,
-        store::READY,
-    },
+    api::{ANNOTATION_SCHEDULED_AT, BackupJobSpec, conditions, job::CompressionType, store::READY},
     catalog::{self, JobIdentity, Manifest, Outcome},
     context::STORE_PATIENCE,
     error::Error,
@@ -36,31 +27,57 @@ impl Subject<'_> {
         let (store, identity) = match self.open_ready_store().await? {
             Ok(opened) => opened,
             Err(message) => {
-                self.change(|record| record.wait(Some(FailureReason::StoreNotReady), "StoreNotReady", &message)).await?;
+                self.change(|record| {
+                    record.wait(
+                        Some(FailureReason::StoreNotReady),
+                        "StoreNotReady",
+                        &message,
+                    )
+                })
+                .await?;
                 return Ok(Action::requeue(STORE_POLL));
             }
         };
         let agent = match source::choose(self.context, &self.namespace, &self.job).await {
             Ok(agent) => agent,
             Err(failure) => {
-                let next = self.change(|record| record.fail_unclaimed(&failure)).await?;
-                self.tell_failed(failure.reason, &failure.message, next).await;
+                let next = self
+                    .change(|record| record.fail_unclaimed(&failure))
+                    .await?;
+                self.tell_failed(failure.reason, &failure.message, next)
+                    .await;
                 return Ok(Action::requeue(Duration::from_millis(100)));
             }
         };
-        let slot = match self.context.transfers.reserve(&self.uid, &self.reference, &self.context.wake) {
-            Ok(slot) => slot,
-            Err(NoSlot::Closed) => return Ok(Action::await_change()),
-            Err(NoSlot::Full) => {
-                let message = format!("waiting for one of the {} transfers of the controller (--max-transfers)", self.context.config.max_transfers);
-                self.change(|record| record.wait(None, "Queued", &message)).await?;
-                return Ok(Action::requeue(SLOT_POLL));
-            }
-        };
+        let slot =
+            match self
+                .context
+                .transfers
+                .reserve(&self.uid, &self.reference, &self.context.wake)
+            {
+                Ok(slot) => slot,
+                Err(NoSlot::Closed) => return Ok(Action::await_change()),
+                Err(NoSlot::Full) => {
+                    let message = format!(
+                        "waiting for one of the {} transfers of the controller (--max-transfers)",
+                        self.context.config.max_transfers
+                    );
+                    self.change(|record| record.wait(None, "Queued", &message))
+                        .await?;
+                    return Ok(Action::requeue(SLOT_POLL));
+                }
+            };
 
         // From here on this attempt is ours, or somebody else's and we stop.
-        let url = agent.endpoint.base.as_str().trim_end_matches('/').to_owned();
-        let attempt = self.change(|record| record.claim(&url, agent.pod.as_deref())).await?;
+        let url = agent
+            .endpoint
+            .base
+            .as_str()
+            .trim_end_matches('/')
+            .to_owned();
+        let attempt = self
+            .change(|record| record.claim(&url, agent.pod.as_deref()))
+            .await?;
         let transfer = Transfer {
             job: identity,
             attempt,
@@ -69,17 +86,43 @@ impl Subject<'_> {
             store,
             stall_timeout: Duration::from_secs(u64::from(self.job.spec.stall_timeout_seconds)),
         };
-        self.context.transfers.start(slot, &self.uid, &self.reference, &self.context.wake, transfer);
+        self.context.transfers.start(
+            slot,
+            &self.uid,
+            &self.reference,
+            &self.context.wake,
+            transfer,
+        );
         let from = agent.pod.unwrap_or(url);
-        tracing::info!(namespace = self.namespace, name = self.name, attempt, from, "attempt started");
-        self.context.report.normal(&self.object(), "Started", "Transfer", &format!("attempt {attempt} reads from {from}")).await;
+        tracing::info!(
+            namespace = self.namespace,
+            name = self.name,
+            attempt,
+            from,
+            "attempt started"
+        );
+        self.context
+            .report
+            .normal(
+                &self.object(),
+                "Started",
+                "Transfer",
+                &format!("attempt {attempt} reads from {from}"),
+            )
+            .await;
         Ok(Action::requeue(super::REPORT_EVERY))
     }
 
     /// Writes what became of the transfer that ended here.
     pub(super) async fn record_ended(&mut self) -> Result<Action, Error> {
-        let Some(ended) = self.context.transfers.ended(&self.uid) else { return Ok(Action::await_change()) };
-        let ours = self.status().attempts.last().is_some_and(|a| a.number == ended.attempt && a.end.is_none());
+        let Some(ended) = self.context.transfers.ended(&self.uid) else {
+            return Ok(Action::await_change());
+        };
+        let ours = self
+            .status()
+            .attempts
+            .last()
+            .is_some_and(|a| a.number == ended.attempt && a.end.is_none());
         if !ours {
             self.context.transfers.forget(&self.uid);
             return Ok(Action::requeue(Duration::from_millis(100)));
@@ -94,7 +137,8 @@ impl Subject<'_> {
                 }
                 let next = self.change(|record| record.fail(&failure)).await?;
                 self.context.transfers.forget(&self.uid);
-                self.tell_failed(failure.reason, &failure.message, next).await;
+                self.tell_failed(failure.reason, &failure.message, next)
+                    .await;
                 Ok(Action::requeue(Duration::from_millis(100)))
             }
         }
@@ -105,9 +149,18 @@ impl Subject<'_> {
         let message = match reason {
             FailureReason::Cancelled => "spec.cancel was set".to_owned(),
             FailureReason::DeadlineExceeded => {
-                format!("activeDeadlineSeconds ({}) are over: raise it if backups may take longer", self.job.spec.active_deadline_seconds)
+                format!(
+                    "activeDeadlineSeconds ({}) are over: raise it if backups may take longer",
+                    self.job.spec.active_deadline_seconds
+                )
             }
-            _ => return (FailureReason::Interrupted, Retry::NotCounted, "the controller was stopped".to_owned()),
+            _ => {
+                return (
+                    FailureReason::Interrupted,
+                    Retry::NotCounted,
+                    "the controller was stopped".to_owned(),
+                );
+            }
         };
         (reason, Retry::Never, message)
     }
@@ -121,7 +174,9 @@ impl Subject<'_> {
             Err(message) => return self.undecided(&message).await,
         };
         match patiently(catalog::read_decision(&store, &identity)).await {
-            Ok(Some(manifest)) if manifest.outcome == Outcome::Complete => return self.adopt(&store, &manifest).await,
+            Ok(Some(manifest)) if manifest.outcome == Outcome::Complete => {
+                return self.adopt(&store, &manifest).await;
+            }
             Ok(_) => {}
             Err(error) => return self.undecided(&error.message).await,
         }
@@ -130,7 +185,9 @@ impl Subject<'_> {
         }
         let failure = Failure {
             reason: FailureReason::Interrupted,
-            message: format!("the controller was stopped during attempt {attempt}; what it had uploaded was aborted"),
+            message: format!(
+                "the controller was stopped during attempt {attempt}; what it had uploaded was aborted"
+            ),
             retry: Retry::NotCounted,
             retry_after: None,
             bytes: 0,
@@ -138,37 +195,61 @@ impl Subject<'_> {
             complete_tried: true,
         };
         let next = self.change(|record| record.fail(&failure)).await?;
-        self.tell_failed(failure.reason, &failure.message, next).await;
+        self.tell_failed(failure.reason, &failure.message, next)
+            .await;
         Ok(Action::requeue(Duration::from_millis(10)))
     }
 
     /// Ends the job without a backup, unless the store says that there is one.
-    pub(super) async fn conclude(&mut self, reason: FailureReason, message: &str) -> Result<Action, Error> {
+    pub(super) async fn conclude(
+        &mut self,
+        reason: FailureReason,
+        message: &str,
+    ) -> Result<Action, Error> {
         let status = self.status();
         if status.attempts.iter().any(|a| a.agent.is_some()) {
             match self.open_store().await? {
                 Ok((store, identity)) => {
                     if status.complete_tried {
-                        match patiently(catalog::abandon(&store, &identity, status.attempt, self.now)).await {
-                            Ok(manifest) if manifest.outcome == Outcome::Complete => return self.adopt(&store, &manifest).await,
+                        match patiently(catalog::abandon(
+                            &store,
+                            &identity,
+                            status.attempt,
+                            self.now,
+                        ))
+                        .await
+                        {
+                            Ok(manifest) if manifest.outcome == Outcome::Complete => {
+                                return self.adopt(&store, &manifest).await;
+                            }
                             Ok(_) => {}
                             Err(error) => return self.undecided(&error.message).await,
                         }
                     }
-                    self.clean_all(&store, &identity, status.attempt, None).await;
+                    self.clean_all(&store, &identity, status.attempt, None)
+                        .await;
                 }
                 Err(problem) if status.complete_tried => return self.undecided(&problem).await,
                 Err(problem) => {
-                    tracing::warn!(namespace = self.namespace, name = self.name, problem, "leftovers of failed attempts could not be looked for");
+                    tracing::warn!(
+                        namespace = self.namespace,
+                        name = self.name,
+                        problem,
+                        "leftovers of failed attempts could not be looked for"
+                    );
                 }
             }
         }
-        self.change(|record| record.conclude(reason, message)).await?;
+        self.change(|record| record.conclude(reason, message))
+            .await?;
         self.context.transfers.forget(&self.uid);
         self.count_end();
         tracing::warn!(namespace = self.namespace, name = self.name, %reason, message, "job failed");
         let phase = self.status().phase;
-        self.context.report.warning(&self.object(), reason.as_str(), phase.as_str(), message).await;
+        self.context
+            .report
+            .warning(&self.object(), reason.as_str(), phase.as_str(), message)
+            .await;
         Ok(Action::requeue(Duration::from_millis(100)))
     }
 
@@ -177,12 +258,22 @@ impl Subject<'_> {
         if let Ok(identity) = self.identity(None)
             && self.status().complete_tried
         {
-            self.clean_all(store, &identity, self.status().attempt, Some(manifest.attempt)).await;
+            self.clean_all(
+                store,
+                &identity,
+                self.status().attempt,
+                Some(manifest.attempt),
+            )
+            .await;
         }
         self.succeed(manifest, None).await
     }
 
-    async fn succeed(&mut self, manifest: &Manifest, timings: Option<&Timings>) -> Result<Action, Error> {
+    async fn succeed(
+        &mut self,
+        manifest: &Manifest,
+        timings: Option<&Timings>,
+    ) -> Result<Action, Error> {
         let key = match self.open_store().await? {
             Ok((store, _)) => manifest.key(&store).ok(),
             Err(_) => None,
@@ -193,7 +284,8 @@ impl Subject<'_> {
             let folder = first.rsplitn(3, '/').nth(2).unwrap_or_default();
             format!("{folder}/manifest.json")
         });
-        self.change(|record| record.succeed(manifest, key, timings)).await?;
+        self.change(|record| record.succeed(manifest, key, timings))
+            .await?;
         self.context.transfers.forget(&self.uid);
         self.context.metrics.attempt_ended(None);
         self.count_end();
@@ -202,46 +294,92 @@ impl Subject<'_> {
             self.observe_start_delay(manifest, timings);
         }
         let size = super::record::human_bytes(manifest.bytes);
-        tracing::info!(namespace = self.namespace, name = self.name, attempt = manifest.attempt, bytes = manifest.bytes, "job succeeded");
+        tracing::info!(
+            namespace = self.namespace,
+            name = self.name,
+            attempt = manifest.attempt,
+            bytes = manifest.bytes,
+            "job succeeded"
+        );
         self.context
             .report
-            .normal(&self.object(), "Succeeded", "Complete", &format!("{size} in attempt {}", manifest.attempt))
+            .normal(
+                &self.object(),
+                "Succeeded",
+                "Complete",
+                &format!("{size} in attempt {}", manifest.attempt),
+            )
             .await;
         Ok(Action::requeue(Duration::from_millis(100)))
     }
 
     fn observe_start_delay(&self, manifest: &Manifest, timings: &Timings) {
-        let due = self.job.annotations().get(ANNOTATION_SCHEDULED_AT).and_then(|t| t.parse::<jiff::Timestamp>().ok());
-        let (Some(due), Some(first_byte)) = (due, timings.first_byte) else { return };
+        let due = self
+            .job
+            .annotations()
+            .get(ANNOTATION_SCHEDULED_AT)
+            .and_then(|t| t.parse::<jiff::Timestamp>().ok());
+        let (Some(due), Some(first_byte)) = (due, timings.first_byte) else {
+            return;
+        };
         if let Ok(until_start) = Duration::try_from(manifest.start_time.duration_since(due)) {
-            self.context.metrics.start_delay(until_start + Duration::from_secs_f64(first_byte.max(0.0)));
+            self.context
+                .metrics
+                .start_delay(until_start + Duration::from_secs_f64(first_byte.max(0.0)));
         }
     }
 
     /// The store does not answer, and without its answer nothing may be decided.
     async fn undecided(&mut self, problem: &str) -> Result<Action, Error> {
-        let message = format!("an attempt may have got through, and the store cannot be asked: {problem}");
+        let message =
+            format!("an attempt may have got through, and the store cannot be asked: {problem}");
         let status = self.status();
-        tracing::warn!(namespace = self.namespace, name = self.name, problem, "the store cannot be asked about an attempt");
-        self.change(|record| record.wait(Some(FailureReason::StoreError), "StoreError", &message)).await?;
+        tracing::warn!(
+            namespace = self.namespace,
+            name = self.name,
+            problem,
+            "the store cannot be asked about an attempt"
+        );
+        self.change(|record| record.wait(Some(FailureReason::StoreError), "StoreError", &message))
+            .await?;
         if status.reason != Some(FailureReason::StoreError) {
-            self.context.report.warning(&self.object(), FailureReason::StoreError.as_str(), "Decide", &message).await;
+            self.context
+                .report
+                .warning(
+                    &self.object(),
+                    FailureReason::StoreError.as_str(),
+                    "Decide",
+                    &message,
+                )
+                .await;
         }
         Ok(Action::requeue(DECISION_RETRY))
     }
 
     /// Takes away what attempts left, but for the one that won. What cannot be taken away now, the
     /// sweep or the bucket's lifecycle rule will.
-    async fn clean_all(&self, store: &Store, identity: &JobIdentity, last: u32, winner: Option<u32>) {
+    async fn clean_all(
+        &self,
+        store: &Store,
+        identity: &JobIdentity,
+        last: u32,
+        winner: Option<u32>,
+    ) {
         let attempts = (1..=last).filter(|attempt| Some(*attempt) != winner);
-        let cleaning = stream::iter(attempts).map(|attempt| catalog::clean_attempt(store, identity, attempt)).buffer_unordered(8);
+        let cleaning = stream::iter(attempts)
+            .map(|attempt| catalog::clean_attempt(store, identity, attempt))
+            .buffer_unordered(8);
         let all = cleaning.for_each(|cleaned| async {
             if let Err(error) = cleaned {
                 tracing::warn!(namespace = self.namespace, name = self.name, %error, "leftovers of an attempt stay");
             }
         });
         if tokio::time::timeout(STORE_PATIENCE, all).await.is_err() {
-            tracing::warn!(namespace = self.namespace, name = self.name, "leftovers of attempts stay: the store is too slow");
+            tracing::warn!(
+                namespace = self.namespace,
+                name = self.name,
+                "leftovers of attempts stay: the store is too slow"
+            );
         }
     }
 
@@ -252,7 +390,10 @@ impl Subject<'_> {
         if let Next::Retry(at) = next {
             let wait = super::record::human_duration(at.duration_since(self.now));
             let note = format!("attempt {attempt} failed: {message} (next attempt in {wait})");
-            self.context.report.warning(&self.object(), reason.as_str(), "Retry", &note).await;
+            self.context
+                .report
+                .warning(&self.object(), reason.as_str(), "Retry", &note)
+                .await;
         }
     }
 
@@ -262,9 +403,16 @@ impl Subject<'_> {
         drop(self.context.stores.wait_until_ready().await);
         let name = &self.job.spec.store_ref.name;
         if let Some(Ok(store)) = self.context.store(&self.namespace, name) {
-            let conditions = store.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+            let conditions = store
+                .status
+                .as_ref()
+                .map(|s| s.conditions.as_slice())
+                .unwrap_or_default();
             if !conditions::is_true(conditions, READY) {
-                let why = conditions::get(conditions, READY).map_or("it has not been probed yet".to_owned(), |c| format!("{}: {}", c.reason, c.message));
+                let why = conditions::get(conditions, READY)
+                    .map_or("it has not been probed yet".to_owned(), |c| {
+                        format!("{}: {}", c.reason, c.message)
+                    });
                 return Ok(Err(format!("BackupStore {name} is not Ready: {why}")));
             }
         }
@@ -275,15 +423,23 @@ impl Subject<'_> {
     async fn open_store(&self) -> Result<Result<(Arc<Store>, JobIdentity), String>, Error> {
         let name = &self.job.spec.store_ref.name;
         let store = match self.context.store(&self.namespace, name) {
-            None => return Ok(Err(format!("BackupStore {name} does not exist in namespace {}: create it", self.namespace))),
-            Some(Err(error)) => return Ok(Err(format!("BackupStore {name} is malformed: {error}"))),
+            None => {
+                return Ok(Err(format!(
+                    "BackupStore {name} does not exist in namespace {}: create it",
+                    self.namespace
+                )));
+            }
+            Some(Err(error)) => {
+                return Ok(Err(format!("BackupStore {name} is malformed: {error}")));
+            }
             Some(Ok(store)) => store,
         };
         let identity = self.identity(store.uid())?;
-        let opened = match from_api::resolve(&self.context.client, &self.context.config, &store).await {
-            Ok(config) => Store::open(config),
-            Err(error) => Err(error),
-        };
+        let opened =
+            match from_api::resolve(&self.context.client, &self.context.config, &store).await {
+                Ok(config) => Store::open(config),
+                Err(error) => Err(error),
+            };
         Ok(match opened {
             Ok(opened) => Ok((Arc::new(opened), identity)),
             Err(error) => Err(format!("BackupStore {name}: {error}")),
@@ -292,10 +448,17 @@ impl Subject<'_> {
 }
 
 /// A store that never answers must not hold a reconcile for ever.
-async fn patiently<T>(asking: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    tokio::time::timeout(STORE_PATIENCE, asking).await.unwrap_or_else(|_| {
-        Err(StoreError { message: format!("no answer within {} s", STORE_PATIENCE.as_secs()), reason: StoreError::UNREACHABLE })
-    })
+async fn patiently<T>(
+    asking: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(STORE_PATIENCE, asking)
+        .await
+        .unwrap_or_else(|_| {
+            Err(StoreError {
+                message: format!("no answer within {} s", STORE_PATIENCE.as_secs()),
+                reason: StoreError::UNREACHABLE,
+            })
+        })
 }
 
 /// What the agent is asked for.
@@ -303,7 +466,10 @@ fn parameters(spec: &BackupJobSpec) -> BackupParameters {
     BackupParameters {
         method: spec.method.map(|m| m.as_str().to_owned()),
         compression: spec.compression.map(|c| c.type_.as_str().to_owned()),
-        level: spec.compression.filter(|c| c.type_ == CompressionType::Zstd).and_then(|c| c.level),
+        level: spec
+            .compression
+            .filter(|c| c.type_ == CompressionType::Zstd)
+            .and_then(|c| c.level),
         parallel: spec.parallel,
         databases: spec.databases.clone().unwrap_or_default(),
         recipients: Vec::new(),

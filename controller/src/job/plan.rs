@@ -2,8 +2,7 @@
 
 use crate::{
     api::{
-        BackupJobSpec, BackupJobStatus,
-        conditions,
+        BackupJobSpec, BackupJobStatus, conditions,
         job::{FAILURE_TARGET, Phase},
     },
     reason::FailureReason,
@@ -67,7 +66,12 @@ pub enum Step {
 /// Plans.
 #[must_use]
 pub fn plan(observed: &Observed<'_>) -> Step {
-    let Observed { spec, status, local, now } = *observed;
+    let Observed {
+        spec,
+        status,
+        local,
+        now,
+    } = *observed;
     if status.phase.is_final() {
         return match (local, end_of_life(spec, status)) {
             (Local::Running, _) => Step::Stop(FailureReason::Cancelled),
@@ -117,7 +121,11 @@ pub fn open_attempt(status: &BackupJobStatus) -> bool {
 #[must_use]
 pub fn deadline(spec: &BackupJobSpec, status: &BackupJobStatus) -> Option<Timestamp> {
     let start = status.start_time.as_ref()?.0;
-    start.checked_add(SignedDuration::from_secs(i64::from(spec.active_deadline_seconds))).ok()
+    start
+        .checked_add(SignedDuration::from_secs(i64::from(
+            spec.active_deadline_seconds,
+        )))
+        .ok()
 }
 
 /// Why no attempt may run any longer.
@@ -132,12 +140,18 @@ pub fn stopped_by(observed: &Observed<'_>) -> Option<FailureReason> {
 }
 
 fn deadline_message(spec: &BackupJobSpec, status: &BackupJobStatus) -> String {
-    let waited_for = match (status.reason, status.attempts.last().and_then(|a| a.message.as_deref())) {
+    let waited_for = match (
+        status.reason,
+        status.attempts.last().and_then(|a| a.message.as_deref()),
+    ) {
         (Some(reason), Some(message)) => format!("; last: {reason}: {message}"),
         (Some(reason), None) => format!("; it waited for {reason}"),
         (None, _) => String::new(),
     };
-    format!("activeDeadlineSeconds ({}) are over{waited_for}. Raise it if backups may take longer", spec.active_deadline_seconds)
+    format!(
+        "activeDeadlineSeconds ({}) are over{waited_for}. Raise it if backups may take longer",
+        spec.active_deadline_seconds
+    )
 }
 
 fn end_of_life(spec: &BackupJobSpec, status: &BackupJobStatus) -> Option<Timestamp> {
@@ -148,7 +162,11 @@ fn end_of_life(spec: &BackupJobSpec, status: &BackupJobStatus) -> Option<Timesta
 /// Whether a job that has ended did so as planned; for the phase it ends in.
 #[must_use]
 pub fn final_phase(reason: FailureReason) -> Phase {
-    if reason == FailureReason::Cancelled { Phase::Cancelled } else { Phase::Failed }
+    if reason == FailureReason::Cancelled {
+        Phase::Cancelled
+    } else {
+        Phase::Failed
+    }
 }
 
 #[cfg(test)]

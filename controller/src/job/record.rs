@@ -5,7 +5,10 @@ use crate::{
     api::{
         BackupJobSpec, BackupJobStatus,
         conditions::{self, Status, cut},
-        job::{Attempt, COMPLETE, FAILED, FAILURE_TARGET, Object, PROGRESSING, Phase, Position, Progress, SourceStatus, Timings},
+        job::{
+            Attempt, COMPLETE, FAILED, FAILURE_TARGET, Object, PROGRESSING, Phase, Position,
+            Progress, SourceStatus, Timings,
+        },
     },
     catalog::Manifest,
     reason::{FailureReason, Retry},
@@ -70,13 +73,20 @@ impl Record<'_> {
     pub fn claim(&mut self, agent: &str, pod: Option<&str>) -> u32 {
         let number = self.push_attempt(Some(agent));
         let server_version = self.status.source.take().and_then(|s| s.server_version);
-        self.status.source = Some(SourceStatus { pod: pod.map(str::to_owned), server_version });
+        self.status.source = Some(SourceStatus {
+            pod: pod.map(str::to_owned),
+            server_version,
+        });
         self.status.phase = Phase::Running;
         self.status.reason = None;
         self.status.retry_time = None;
         self.status.progress = None;
         self.status.size = None;
-        self.progressing(Status::True, "Running", &format!("attempt {number} reads from {}", pod.unwrap_or(agent)));
+        self.progressing(
+            Status::True,
+            "Running",
+            &format!("attempt {number} reads from {}", pod.unwrap_or(agent)),
+        );
         number
     }
 
@@ -121,7 +131,10 @@ impl Record<'_> {
 
         let counted = match failure.retry {
             Retry::Never | Retry::Counted => true,
-            Retry::NotCounted => failure.reason == FailureReason::Interrupted && fruitless(&status.attempts) >= FRUITLESS_INTERRUPTIONS,
+            Retry::NotCounted => {
+                failure.reason == FailureReason::Interrupted
+                    && fruitless(&status.attempts) >= FRUITLESS_INTERRUPTIONS
+            }
         };
         if counted {
             status.failures = status.failures.saturating_add(1);
@@ -131,15 +144,25 @@ impl Record<'_> {
             status.retry_time = None;
             let message = match failure.retry {
                 Retry::Never => failure.message.clone(),
-                _ => format!("{} (attempt {}; backoffLimit {})", failure.message, status.attempt, self.spec.backoff_limit),
+                _ => format!(
+                    "{} (attempt {}; backoffLimit {})",
+                    failure.message, status.attempt, self.spec.backoff_limit
+                ),
             };
             self.condition(FAILURE_TARGET, Status::True, word, &message);
-            self.progressing(Status::True, word, "the job fails once the store is left in order");
+            self.progressing(
+                Status::True,
+                word,
+                "the job fails once the store is left in order",
+            );
             return Next::GiveUp;
         }
         let at = now.checked_add(delay(failure, status)).unwrap_or(now);
         status.retry_time = Some(Time(at));
-        let message = format!("attempt {} failed: {word}: {}", status.attempt, failure.message);
+        let message = format!(
+            "attempt {} failed: {word}: {}",
+            status.attempt, failure.message
+        );
         self.progressing(Status::True, word, &message);
         Next::Retry(at)
     }
@@ -154,7 +177,10 @@ impl Record<'_> {
             attempt.bytes = progress.bytes;
         }
         status.size = Some(human_bytes(progress.bytes));
-        status.duration = status.start_time.as_ref().map(|start| human_duration(self.now.duration_since(start.0)));
+        status.duration = status
+            .start_time
+            .as_ref()
+            .map(|start| human_duration(self.now.duration_since(start.0)));
         status.progress = Some(Progress {
             bytes: progress.bytes,
             estimated_bytes: progress.estimated_bytes,
@@ -164,7 +190,12 @@ impl Record<'_> {
     }
 
     /// The backup stands, as `manifest` says.
-    pub fn succeed(&mut self, manifest: &Manifest, manifest_key: String, timings: Option<&transfer::Timings>) {
+    pub fn succeed(
+        &mut self,
+        manifest: &Manifest,
+        manifest_key: String,
+        timings: Option<&transfer::Timings>,
+    ) {
         let now = self.now;
         // An earlier attempt may be the one that won.
         if let Some(attempt) = self.status.attempts.last_mut().filter(|a| a.end.is_none()) {
@@ -185,14 +216,18 @@ impl Record<'_> {
             .objects
             .iter()
             .take(KEPT_OBJECTS)
-            .map(|o| Object { key: o.key.clone(), bytes: o.bytes })
+            .map(|o| Object {
+                key: o.key.clone(),
+                bytes: o.bytes,
+            })
             .collect();
         status.manifest_key = Some(manifest_key);
         status.bytes = Some(manifest.bytes);
         status.size = Some(human_bytes(manifest.bytes));
         status.sha256 = Some(manifest.sha256.clone());
         if !manifest.server_version.is_empty() {
-            status.source.get_or_insert_default().server_version = Some(cut(&manifest.server_version, 256).to_owned());
+            status.source.get_or_insert_default().server_version =
+                Some(cut(&manifest.server_version, 256).to_owned());
         }
         let position = &manifest.position;
         status.position = Some(Position {
@@ -213,7 +248,11 @@ impl Record<'_> {
             finalize: t.finalize,
         });
         self.finish();
-        let message = format!("{} in attempt {}", human_bytes(manifest.bytes), manifest.attempt);
+        let message = format!(
+            "{} in attempt {}",
+            human_bytes(manifest.bytes),
+            manifest.attempt
+        );
         self.condition(COMPLETE, Status::True, "Succeeded", &message);
         self.condition(FAILED, Status::False, "Succeeded", "");
         self.progressing(Status::False, "Succeeded", "");
@@ -235,7 +274,11 @@ impl Record<'_> {
     fn finish(&mut self) {
         let now = self.now;
         self.status.completion_time = Some(Time(now));
-        self.status.duration = self.status.start_time.as_ref().map(|start| human_duration(now.duration_since(start.0)));
+        self.status.duration = self
+            .status
+            .start_time
+            .as_ref()
+            .map(|start| human_duration(now.duration_since(start.0)));
         self.status.conditions.retain(|c| c.type_ != FAILURE_TARGET);
     }
 
@@ -244,7 +287,15 @@ impl Record<'_> {
     }
 
     fn condition(&mut self, type_: &str, status: Status, reason: &str, message: &str) {
-        conditions::set(&mut self.status.conditions, type_, status, reason, message, self.generation, self.now);
+        conditions::set(
+            &mut self.status.conditions,
+            type_,
+            status,
+            reason,
+            message,
+            self.generation,
+            self.now,
+        );
     }
 }
 
@@ -273,7 +324,9 @@ fn fruitless(attempts: &[Attempt]) -> usize {
 /// first interruption is made up for at once.
 fn delay(failure: &transfer::Failure, status: &BackupJobStatus) -> SignedDuration {
     if let Some(asked) = failure.retry_after {
-        return SignedDuration::try_from(asked).unwrap_or(LONGEST_DELAY).clamp(SignedDuration::from_secs(1), LONGEST_DELAY);
+        return SignedDuration::try_from(asked)
+            .unwrap_or(LONGEST_DELAY)
+            .clamp(SignedDuration::from_secs(1), LONGEST_DELAY);
     }
     let doublings = match failure.reason {
         FailureReason::AgentBusy => return BUSY_DELAY,
@@ -283,7 +336,10 @@ fn delay(failure: &transfer::Failure, status: &BackupJobStatus) -> SignedDuratio
         },
         _ => status.failures.saturating_sub(1),
     };
-    FIRST_DELAY.checked_mul(1_i32.checked_shl(doublings.min(16)).unwrap_or(i32::MAX)).unwrap_or(LONGEST_DELAY).min(LONGEST_DELAY)
+    FIRST_DELAY
+        .checked_mul(1_i32.checked_shl(doublings.min(16)).unwrap_or(i32::MAX))
+        .unwrap_or(LONGEST_DELAY)
+        .min(LONGEST_DELAY)
 }
 
 /// Bytes for people: three significant digits, powers of 1024.
@@ -301,7 +357,11 @@ pub fn human_bytes(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    let digits = if value < 9.995 {
+        2
+    } else {
+        usize::from(value < 99.95)
+    };
     format!("{value:.digits$}{}", UNITS[unit])
 }
 
@@ -309,7 +369,12 @@ pub fn human_bytes(bytes: u64) -> String {
 #[must_use]
 pub fn human_duration(duration: SignedDuration) -> String {
     let seconds = duration.as_secs().max(0);
-    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+    match (
+        seconds / 86_400,
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    ) {
         (0, 0, 0, s) => format!("{s}s"),
         (0, 0, m, s) => format!("{m}m{s}s"),
         (0, h, m, _) => format!("{h}h{m}m"),

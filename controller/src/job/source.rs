@@ -40,17 +40,45 @@ pub async fn choose(context: &Context, namespace: &str, job: &BackupJob) -> Resu
             let pods = Api::<Pod>::namespaced(context.client.clone(), namespace)
                 .list(&ListParams::default().labels_from(&selector))
                 .await
-                .map_err(|e| failure(FailureReason::NoAgent, Retry::Counted, format!("pods could not be listed: {e}")))?;
+                .map_err(|e| {
+                    failure(
+                        FailureReason::NoAgent,
+                        Retry::Counted,
+                        format!("pods could not be listed: {e}"),
+                    )
+                })?;
             let (name, address) = pick(&pods.items, &selector.to_string(), namespace)?;
             let port = source.port.unwrap_or(DEFAULT_AGENT_PORT);
-            (format!("http://{}", std::net::SocketAddr::new(address, port)), Some(name))
+            (
+                format!("http://{}", std::net::SocketAddr::new(address, port)),
+                Some(name),
+            )
         }
         (None, Some(url)) => (check_url(url, &context.config.allowed_source_hosts)?, None),
-        _ => return Err(failure(FailureReason::InvalidSpec, Retry::Never, "set exactly one of spec.source.podSelector and spec.source.url".into())),
+        _ => {
+            return Err(failure(
+                FailureReason::InvalidSpec,
+                Retry::Never,
+                "set exactly one of spec.source.podSelector and spec.source.url".into(),
+            ));
+        }
     };
-    let base = url::Url::parse(&base).map_err(|e| failure(FailureReason::InvalidSpec, Retry::Never, format!("{base:?} is not a URL: {e}")))?;
+    let base = url::Url::parse(&base).map_err(|e| {
+        failure(
+            FailureReason::InvalidSpec,
+            Retry::Never,
+            format!("{base:?} is not a URL: {e}"),
+        )
+    })?;
     let token = token(context, namespace, source).await?;
-    Ok(Agent { endpoint: Endpoint { base, token, allow_local_addresses: false }, pod })
+    Ok(Agent {
+        endpoint: Endpoint {
+            base,
+            token,
+            allow_local_addresses: false,
+        },
+        pod,
+    })
 }
 
 /// The first ready pod by name, so that attempts keep to one while it is ready.
@@ -65,10 +93,20 @@ fn pick(pods: &[Pod], selector: &str, namespace: &str) -> Result<(String, IpAddr
         }
     }
     let message = if pods.is_empty() {
-        format!("no pod in namespace {namespace} matches {selector}: check spec.source.podSelector against kubectl get pods --show-labels")
+        format!(
+            "no pod in namespace {namespace} matches {selector}: check spec.source.podSelector against kubectl get pods --show-labels"
+        )
     } else {
-        let shown = passed_over.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-        format!("none of the {} pods that match {selector} is ready ({shown}): see kubectl describe pod -l '{selector}'", pods.len())
+        let shown = passed_over
+            .iter()
+            .take(5)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ");
+        format!(
+            "none of the {} pods that match {selector} is ready ({shown}): see kubectl describe pod -l '{selector}'",
+            pods.len()
+        )
     };
     Err(failure(FailureReason::NoAgent, Retry::Counted, message))
 }
@@ -80,8 +118,13 @@ fn address_of_ready(pod: &Pod) -> Result<IpAddr, String> {
     let status = pod.status.as_ref();
     let ready = status.and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == "Ready"));
     if ready.is_none_or(|c| c.status != "True") {
-        let why = ready.and_then(|c| c.message.clone()).or_else(|| status.and_then(|s| s.phase.clone()));
-        return Err(format!("is not ready ({})", why.unwrap_or_else(|| "no status yet".into())));
+        let why = ready
+            .and_then(|c| c.message.clone())
+            .or_else(|| status.and_then(|s| s.phase.clone()));
+        return Err(format!(
+            "is not ready ({})",
+            why.unwrap_or_else(|| "no status yet".into())
+        ));
     }
     status
         .and_then(|s| s.pod_ip.as_deref())
@@ -91,7 +134,10 @@ fn address_of_ready(pod: &Pod) -> Result<IpAddr, String> {
 
 /// Our bounded selector as kube's.
 fn to_selector(selector: &PodSelector) -> Selector {
-    let labels = selector.match_labels.iter().map(|(k, v)| Expression::Equal(k.clone(), v.clone()));
+    let labels = selector
+        .match_labels
+        .iter()
+        .map(|(k, v)| Expression::Equal(k.clone(), v.clone()));
     let expressions = selector.match_expressions.iter().map(|r| {
         let (key, values) = (r.key.clone(), r.values.iter().cloned().collect());
         match r.operator {
@@ -106,9 +152,17 @@ fn to_selector(selector: &PodSelector) -> Selector {
 
 fn check_url(url: &str, allowed: &AllowedHosts) -> Result<String, Failure> {
     let invalid = |message: String| failure(FailureReason::InvalidSpec, Retry::Never, message);
-    let parsed = url::Url::parse(url).map_err(|e| invalid(format!("spec.source.url {url:?} is not a URL: {e}")))?;
-    if parsed.scheme() != "http" || parsed.path() != "/" || parsed.query().is_some() || !parsed.username().is_empty() || parsed.password().is_some() {
-        return Err(invalid("spec.source.url must be http://host or http://host:port".into()));
+    let parsed = url::Url::parse(url)
+        .map_err(|e| invalid(format!("spec.source.url {url:?} is not a URL: {e}")))?;
+    if parsed.scheme() != "http"
+        || parsed.path() != "/"
+        || parsed.query().is_some()
+        || !parsed.username().is_empty()
+        || parsed.password().is_some()
+    {
+        return Err(invalid(
+            "spec.source.url must be http://host or http://host:port".into(),
+        ));
     }
     let host = parsed.host_str().unwrap_or_default();
     if !allowed.allow(host) {
@@ -119,32 +173,64 @@ fn check_url(url: &str, allowed: &AllowedHosts) -> Result<String, Failure> {
     Ok(url.to_owned())
 }
 
-async fn token(context: &Context, namespace: &str, source: &Source) -> Result<Option<String>, Failure> {
-    let Some(auth) = &source.auth else { return Ok(None) };
+async fn token(
+    context: &Context,
+    namespace: &str,
+    source: &Source,
+) -> Result<Option<String>, Failure> {
+    let Some(auth) = &source.auth else {
+        return Ok(None);
+    };
     let (name, key) = (&auth.token_secret_ref.name, &auth.token_secret_ref.key);
     let counted = |message: String| failure(FailureReason::InvalidSpec, Retry::Counted, message);
-    let secret = match Api::<Secret>::namespaced(context.client.clone(), namespace).get_opt(name).await {
+    let secret = match Api::<Secret>::namespaced(context.client.clone(), namespace)
+        .get_opt(name)
+        .await
+    {
         Ok(Some(secret)) => secret,
-        Ok(None) => return Err(counted(format!("Secret {name} does not exist in namespace {namespace}: create it with the agent's token under the key {key}"))),
-        Err(error) => return Err(counted(format!("Secret {name} in namespace {namespace} could not be read: {error}"))),
+        Ok(None) => {
+            return Err(counted(format!(
+                "Secret {name} does not exist in namespace {namespace}: create it with the agent's token under the key {key}"
+            )));
+        }
+        Err(error) => {
+            return Err(counted(format!(
+                "Secret {name} in namespace {namespace} could not be read: {error}"
+            )));
+        }
     };
-    read_token(&secret, namespace, key).map(Some).map_err(counted)
+    read_token(&secret, namespace, key)
+        .map(Some)
+        .map_err(counted)
 }
 
 fn read_token(secret: &Secret, namespace: &str, key: &str) -> Result<String, String> {
     let name = secret.name_any();
     let Some(value) = secret.data.as_ref().and_then(|data| data.get(key)) else {
-        return Err(format!("Secret {name} in namespace {namespace} has no key {key}: add the agent's token under it"));
+        return Err(format!(
+            "Secret {name} in namespace {namespace} has no key {key}: add the agent's token under it"
+        ));
     };
-    let text = std::str::from_utf8(&value.0).map(str::trim).unwrap_or_default();
+    let text = std::str::from_utf8(&value.0)
+        .map(str::trim)
+        .unwrap_or_default();
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(format!("key {key} of Secret {name} in namespace {namespace} must hold the agent's token alone, without blanks"));
+        return Err(format!(
+            "key {key} of Secret {name} in namespace {namespace} must hold the agent's token alone, without blanks"
+        ));
     }
     Ok(text.to_owned())
 }
 
 fn failure(reason: FailureReason, retry: Retry, message: String) -> Failure {
-    Failure { reason, message, retry, retry_after: None, bytes: 0, complete_tried: false }
+    Failure {
+        reason,
+        message,
+        retry,
+        retry_after: None,
+        bytes: 0,
+        complete_tried: false,
+    }
 }
 
 #[cfg(test)]
@@ -163,22 +249,41 @@ mod tests {
     #[test]
     fn the_first_ready_pod_is_taken() {
         let mut deleted = pod("db-0", "True", Some("10.0.0.1"));
-        deleted.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
-        let pods = [pod("db-3", "True", Some("10.0.0.4")), pod("db-1", "False", Some("10.0.0.2")), deleted, pod("db-2", "True", Some("10.0.0.3"))];
+        deleted.metadata.deletion_timestamp = Some(
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
+        );
+        let pods = [
+            pod("db-3", "True", Some("10.0.0.4")),
+            pod("db-1", "False", Some("10.0.0.2")),
+            deleted,
+            pod("db-2", "True", Some("10.0.0.3")),
+        ];
         let (name, address) = pick(&pods, "app=db", "shop").unwrap();
-        assert_eq!((name.as_str(), address.to_string().as_str()), ("db-2", "10.0.0.3"));
+        assert_eq!(
+            (name.as_str(), address.to_string().as_str()),
+            ("db-2", "10.0.0.3")
+        );
     }
 
     #[test]
     fn without_one_the_message_says_what_to_check() {
         for (pods, parts) in [
-            (vec![], vec!["no pod in namespace shop matches app=db", "podSelector"]),
-            (vec![pod("db-0", "False", Some("10.0.0.1"))], vec!["app=db", "db-0 is not ready", "unready status: [mariadb]"]),
+            (
+                vec![],
+                vec!["no pod in namespace shop matches app=db", "podSelector"],
+            ),
+            (
+                vec![pod("db-0", "False", Some("10.0.0.1"))],
+                vec!["app=db", "db-0 is not ready", "unready status: [mariadb]"],
+            ),
             (vec![pod("db-0", "True", None)], vec!["db-0 has no address"]),
             (vec![Pod::default()], vec!["no status yet"]),
         ] {
             let failure = pick(&pods, "app=db", "shop").unwrap_err();
-            assert_eq!((failure.reason, failure.retry), (FailureReason::NoAgent, Retry::Counted));
+            assert_eq!(
+                (failure.reason, failure.retry),
+                (FailureReason::NoAgent, Retry::Counted)
+            );
             for part in parts {
                 assert!(failure.message.contains(part), "{}", failure.message);
             }
@@ -197,7 +302,11 @@ mod tests {
             ("db", "not a URL"),
         ] {
             let failure = check_url(url, &allowed).unwrap_err();
-            assert_eq!((failure.reason, failure.retry), (FailureReason::InvalidSpec, Retry::Never), "{url}");
+            assert_eq!(
+                (failure.reason, failure.retry),
+                (FailureReason::InvalidSpec, Retry::Never),
+                "{url}"
+            );
             assert!(failure.message.contains(part), "{}", failure.message);
         }
     }
@@ -209,14 +318,25 @@ mod tests {
             "matchExpressions": [{"key": "role", "operator": "NotIn", "values": ["proxy"]}, {"key": "old", "operator": "DoesNotExist"}],
         }))
         .unwrap();
-        assert_eq!(to_selector(&selector).to_string(), "app=db,role notin (proxy),!old");
+        assert_eq!(
+            to_selector(&selector).to_string(),
+            "app=db,role notin (proxy),!old"
+        );
     }
 
     #[test]
     fn a_token_is_read_or_its_key_is_named() {
         let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "agent"}, "data": {"token": "c2VjcmV0Cg==", "bad": "YSBi"}})).unwrap();
         assert_eq!(read_token(&secret, "shop", "token").unwrap(), "secret");
-        assert!(read_token(&secret, "shop", "other").unwrap_err().contains("Secret agent in namespace shop has no key other"));
-        assert!(read_token(&secret, "shop", "bad").unwrap_err().contains("without blanks"));
+        assert!(
+            read_token(&secret, "shop", "other")
+                .unwrap_err()
+                .contains("Secret agent in namespace shop has no key other")
+        );
+        assert!(
+            read_token(&secret, "shop", "bad")
+                .unwrap_err()
+                .contains("without blanks")
+        );
     }
 }

@@ -71,9 +71,11 @@ pub struct Ended {
     pub result: Result<Success, Failure>,
 }
 
-/// The right to run one transfer.
+/// The right to run one transfer; given back when dropped.
 #[derive(Debug)]
-pub struct Slot(OwnedSemaphorePermit);
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
 
 /// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +90,12 @@ impl Transfers {
     /// At most `max` at once.
     #[must_use]
     pub fn new(max: usize, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Inner { state: Mutex::default(), slots: Arc::new(Semaphore::new(max)), metrics, emptied: Notify::new() }))
+        Self(Arc::new(Inner {
+            state: Mutex::default(),
+            slots: Arc::new(Semaphore::new(max)),
+            metrics,
+            emptied: Notify::new(),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,10 +112,17 @@ impl Transfers {
         if state.closed {
             return Err(NoSlot::Closed);
         }
-        let slot = Arc::clone(&self.0.slots).try_acquire_owned().map(Slot).map_err(|_| NoSlot::Full);
+        let slot = Arc::clone(&self.0.slots)
+            .try_acquire_owned()
+            .map(|permit| Slot { _permit: permit })
+            .map_err(|_| NoSlot::Full);
         match slot {
             Ok(_) => drop(state.waiting.remove(uid)),
-            Err(_) => drop(state.waiting.insert(uid.to_owned(), (job.clone(), wake.clone()))),
+            Err(_) => drop(
+                state
+                    .waiting
+                    .insert(uid.to_owned(), (job.clone(), wake.clone())),
+            ),
         }
         self.count(&state);
         slot
@@ -155,7 +169,10 @@ impl Transfers {
     ) -> Result<Success, Failure> {
         let mut counted = 0;
         let mut count = |bytes: u64| {
-            self.0.metrics.transfer_bytes.inc_by(bytes.saturating_sub(counted));
+            self.0
+                .metrics
+                .transfer_bytes
+                .inc_by(bytes.saturating_sub(counted));
             counted = counted.max(bytes);
         };
         loop {
@@ -193,9 +210,16 @@ impl Transfers {
 
     fn count(&self, state: &State) {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let running = state.entries.values().filter(|e| e.result.is_none()).count();
+        let running = state
+            .entries
+            .values()
+            .filter(|e| e.result.is_none())
+            .count();
         self.0.metrics.transfers_running.set(number(running));
-        self.0.metrics.transfers_waiting.set(number(state.waiting.len()));
+        self.0
+            .metrics
+            .transfers_waiting
+            .set(number(state.waiting.len()));
     }
 
     /// Where the job's transfer is.
@@ -248,7 +272,11 @@ impl Transfers {
     pub fn ended(&self, uid: &str) -> Option<Ended> {
         let state = self.state();
         let entry = state.entries.get(uid)?;
-        Some(Ended { attempt: entry.attempt, stopped_by: entry.stopped_by, result: entry.result.clone()? })
+        Some(Ended {
+            attempt: entry.attempt,
+            stopped_by: entry.stopped_by,
+            result: entry.result.clone()?,
+        })
     }
 
     /// The result is in the status, or nobody wants it.
@@ -270,7 +298,11 @@ impl Transfers {
             let state = self.state();
             let of_entries = state.entries.iter().map(|(u, e)| (u, &e.job));
             let of_waiting = state.waiting.iter().map(|(u, (j, _))| (u, j));
-            of_entries.chain(of_waiting).filter(|(u, j)| *j == job && uid != Some(u.as_str())).map(|(u, _)| u.clone()).collect()
+            of_entries
+                .chain(of_waiting)
+                .filter(|(u, j)| *j == job && uid != Some(u.as_str()))
+                .map(|(u, _)| u.clone())
+                .collect()
         };
         for uid in others {
             tracing::info!(job = %job, uid, "the job is gone: its transfer is stopped");

@@ -17,7 +17,9 @@ pub struct Calendar {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSchedule {
     /// The expression is not cron.
-    #[error("spec.schedule {schedule:?} is not a schedule: {detail} Write five cron fields, e.g. '30 2 * * *'")]
+    #[error(
+        "spec.schedule {schedule:?} is not a schedule: {detail} Write five cron fields, e.g. '30 2 * * *'"
+    )]
     Expression {
         /// What it says.
         schedule: String,
@@ -25,10 +27,14 @@ pub enum InvalidSchedule {
         detail: String,
     },
     /// The zone is not known.
-    #[error("spec.timeZone {0:?} is not known to the controller: write the name of an IANA time zone, e.g. 'Europe/Berlin', or update the controller's time zone data")]
+    #[error(
+        "spec.timeZone {0:?} is not known to the controller: write the name of an IANA time zone, e.g. 'Europe/Berlin', or update the controller's time zone data"
+    )]
     Zone(String),
     /// No date matches.
-    #[error("spec.schedule {0:?} never comes due: no date matches it, so no backup would ever be made")]
+    #[error(
+        "spec.schedule {0:?} never comes due: no date matches it, so no backup would ever be made"
+    )]
     Never(String),
 }
 
@@ -49,13 +55,20 @@ impl Calendar {
     /// [`InvalidSchedule`].
     pub fn parse(schedule: &str, zone: &str) -> Result<Self, InvalidSchedule> {
         // The parser knows every macro but this one.
-        let expression = if schedule.trim().eq_ignore_ascii_case("@midnight") { "@daily" } else { schedule };
+        let expression = if schedule.trim().eq_ignore_ascii_case("@midnight") {
+            "@daily"
+        } else {
+            schedule
+        };
         let cron = CronParser::builder()
             .seconds(Seconds::Disallowed)
             .year(Year::Disallowed)
             .build()
             .parse(expression)
-            .map_err(|e| InvalidSchedule::Expression { schedule: schedule.to_owned(), detail: e.to_string() })?;
+            .map_err(|e| InvalidSchedule::Expression {
+                schedule: schedule.to_owned(),
+                detail: e.to_string(),
+            })?;
         let zone = TimeZone::get(zone).map_err(|_| InvalidSchedule::Zone(zone.to_owned()))?;
         Ok(Self { cron, zone })
     }
@@ -77,7 +90,9 @@ impl Calendar {
         // Only next() is asked, so that missed and coming times follow the same rules on days on
         // which the clock changes.
         for window in WINDOWS {
-            let from = now.checked_sub(window).map_or(after, |start| start.max(after));
+            let from = now
+                .checked_sub(window)
+                .map_or(after, |start| start.max(after));
             let mut latest = None;
             let mut due = self.next(from).ok()?;
             while due <= now {
@@ -106,37 +121,130 @@ mod tests {
     #[test]
     fn next_follows_the_zone() {
         for (schedule, zone, after, next) in [
-            ("30 2 * * *", "Etc/UTC", "2025-01-01T00:00:00Z", "2025-01-01T02:30:00Z"),
-            ("30 2 * * *", "Europe/Berlin", "2025-01-01T00:00:00Z", "2025-01-01T01:30:00Z"),
-            ("30 2 * * *", "Europe/Berlin", "2025-07-01T00:00:00Z", "2025-07-01T00:30:00Z"),
-            ("30 2 * * *", "Etc/UTC", "2025-01-01T02:30:00Z", "2025-01-02T02:30:00Z"),
-            ("@midnight", "Asia/Kolkata", "2025-01-01T00:00:00Z", "2025-01-01T18:30:00Z"),
-            ("@hourly", "Etc/UTC", "2025-01-01T00:00:01Z", "2025-01-01T01:00:00Z"),
-            ("*/5 * * * *", "Etc/UTC", "2025-01-01T00:04:59.9Z", "2025-01-01T00:05:00Z"),
-            ("0 0 1 JAN ?", "Etc/UTC", "2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
-            ("0 0 29 2 *", "Etc/UTC", "2025-01-01T00:00:00Z", "2028-02-29T00:00:00Z"),
+            (
+                "30 2 * * *",
+                "Etc/UTC",
+                "2025-01-01T00:00:00Z",
+                "2025-01-01T02:30:00Z",
+            ),
+            (
+                "30 2 * * *",
+                "Europe/Berlin",
+                "2025-01-01T00:00:00Z",
+                "2025-01-01T01:30:00Z",
+            ),
+            (
+                "30 2 * * *",
+                "Europe/Berlin",
+                "2025-07-01T00:00:00Z",
+                "2025-07-01T00:30:00Z",
+            ),
+            (
+                "30 2 * * *",
+                "Etc/UTC",
+                "2025-01-01T02:30:00Z",
+                "2025-01-02T02:30:00Z",
+            ),
+            (
+                "@midnight",
+                "Asia/Kolkata",
+                "2025-01-01T00:00:00Z",
+                "2025-01-01T18:30:00Z",
+            ),
+            (
+                "@hourly",
+                "Etc/UTC",
+                "2025-01-01T00:00:01Z",
+                "2025-01-01T01:00:00Z",
+            ),
+            (
+                "*/5 * * * *",
+                "Etc/UTC",
+                "2025-01-01T00:04:59.9Z",
+                "2025-01-01T00:05:00Z",
+            ),
+            (
+                "0 0 1 JAN ?",
+                "Etc/UTC",
+                "2025-01-01T00:00:00Z",
+                "2026-01-01T00:00:00Z",
+            ),
+            (
+                "0 0 29 2 *",
+                "Etc/UTC",
+                "2025-01-01T00:00:00Z",
+                "2028-02-29T00:00:00Z",
+            ),
             // Both day fields restricted: either matches, as in crontab(5).
-            ("0 0 13 * 5", "Etc/UTC", "2025-01-01T00:00:00Z", "2025-01-03T00:00:00Z"),
+            (
+                "0 0 13 * 5",
+                "Etc/UTC",
+                "2025-01-01T00:00:00Z",
+                "2025-01-03T00:00:00Z",
+            ),
         ] {
             let calendar = Calendar::parse(schedule, zone).unwrap();
-            assert_eq!(calendar.next(t(after)).unwrap(), t(next), "{schedule} {zone} {after}");
+            assert_eq!(
+                calendar.next(t(after)).unwrap(),
+                t(next),
+                "{schedule} {zone} {after}"
+            );
         }
     }
 
     #[test]
     fn the_latest_missed_time_is_one_however_many_passed() {
         for (schedule, after, now, latest) in [
-            ("* * * * *", "2015-01-01T00:00:00Z", "2025-01-01T00:00:30Z", Some("2025-01-01T00:00:00Z")),
-            ("0 2 * * *", "2024-12-01T02:00:00Z", "2025-01-01T01:00:00Z", Some("2024-12-31T02:00:00Z")),
-            ("0 2 1 * *", "2024-06-01T02:00:00Z", "2025-01-01T01:00:00Z", Some("2024-12-01T02:00:00Z")),
-            ("0 0 29 2 *", "2020-01-01T00:00:00Z", "2025-01-01T01:00:00Z", Some("2024-02-29T00:00:00Z")),
-            ("0 2 * * *", "2025-01-01T02:00:00Z", "2025-01-02T01:59:59Z", None),
-            ("0 2 * * *", "2025-01-01T02:00:00Z", "2025-01-02T02:00:00Z", Some("2025-01-02T02:00:00Z")),
+            (
+                "* * * * *",
+                "2015-01-01T00:00:00Z",
+                "2025-01-01T00:00:30Z",
+                Some("2025-01-01T00:00:00Z"),
+            ),
+            (
+                "0 2 * * *",
+                "2024-12-01T02:00:00Z",
+                "2025-01-01T01:00:00Z",
+                Some("2024-12-31T02:00:00Z"),
+            ),
+            (
+                "0 2 1 * *",
+                "2024-06-01T02:00:00Z",
+                "2025-01-01T01:00:00Z",
+                Some("2024-12-01T02:00:00Z"),
+            ),
+            (
+                "0 0 29 2 *",
+                "2020-01-01T00:00:00Z",
+                "2025-01-01T01:00:00Z",
+                Some("2024-02-29T00:00:00Z"),
+            ),
+            (
+                "0 2 * * *",
+                "2025-01-01T02:00:00Z",
+                "2025-01-02T01:59:59Z",
+                None,
+            ),
+            (
+                "0 2 * * *",
+                "2025-01-01T02:00:00Z",
+                "2025-01-02T02:00:00Z",
+                Some("2025-01-02T02:00:00Z"),
+            ),
             // The clock went back behind the last run.
-            ("0 2 * * *", "2025-01-02T02:00:00Z", "2025-01-01T03:00:00Z", None),
+            (
+                "0 2 * * *",
+                "2025-01-02T02:00:00Z",
+                "2025-01-01T03:00:00Z",
+                None,
+            ),
         ] {
             let calendar = Calendar::parse(schedule, "Etc/UTC").unwrap();
-            assert_eq!(calendar.latest(t(after), t(now)), latest.map(t), "{schedule} {after} {now}");
+            assert_eq!(
+                calendar.latest(t(after), t(now)),
+                latest.map(t),
+                "{schedule} {after} {now}"
+            );
         }
     }
 
@@ -148,7 +256,9 @@ mod tests {
             ("0 0 2 * * *", "Etc/UTC", "spec.schedule"),
             ("0 2 * * *", "Mars/Olympus", "spec.timeZone"),
         ] {
-            let error = Calendar::parse(schedule, zone).and_then(|c| c.next(t("2025-01-01T00:00:00Z"))).unwrap_err();
+            let error = Calendar::parse(schedule, zone)
+                .and_then(|c| c.next(t("2025-01-01T00:00:00Z")))
+                .unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
         }
     }

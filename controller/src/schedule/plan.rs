@@ -60,14 +60,24 @@ pub struct Plan {
 /// Plans.
 #[must_use]
 pub fn plan(observed: &Observed<'_>) -> Plan {
-    let Observed { spec, status: before, jobs, now, generation, .. } = *observed;
+    let Observed {
+        spec,
+        status: before,
+        jobs,
+        now,
+        generation,
+        ..
+    } = *observed;
     let mut status = before.clone();
 
     count_finished(&mut status, before, jobs, generation, now);
     status.active = jobs
         .iter()
         .filter(|job| !job.phase.is_final())
-        .map(|job| ActiveJob { name: job.name.clone(), uid: job.uid.clone() })
+        .map(|job| ActiveJob {
+            name: job.name.clone(),
+            uid: job.uid.clone(),
+        })
         .collect();
     status.active.sort_by(|a, b| a.name.cmp(&b.name));
     status.active.truncate(100);
@@ -81,34 +91,70 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     status.next_schedule_time = next.filter(|_| !spec.suspend).map(Time);
     let (ready, reason, message) = match &times {
         Err(error) => (Status::False, "InvalidSchedule", error.to_string()),
-        Ok(_) if spec.suspend => (Status::True, "Suspended", "spec.suspend is set: no jobs are created".to_owned()),
+        Ok(_) if spec.suspend => (
+            Status::True,
+            "Suspended",
+            "spec.suspend is set: no jobs are created".to_owned(),
+        ),
         Ok((Some(due), _)) if create.is_none() => (
             Status::True,
             "WaitingForJob",
-            format!("due since {due}; it starts when {} has ended", names(&status.active)),
+            format!(
+                "due since {due}; it starts when {} has ended",
+                names(&status.active)
+            ),
         ),
         Ok(_) => (Status::True, "Scheduled", String::new()),
     };
-    conditions::set(&mut status.conditions, READY, ready, reason, &message, generation, now);
+    conditions::set(
+        &mut status.conditions,
+        READY,
+        ready,
+        reason,
+        &message,
+        generation,
+        now,
+    );
 
-    Plan { create, status, delete: surplus(spec, jobs), wake: next.filter(|_| !spec.suspend) }
+    Plan {
+        create,
+        status,
+        delete: surplus(spec, jobs),
+        wake: next.filter(|_| !spec.suspend),
+    }
 }
 
 /// The due time that is to be run now, and the next one.
 fn times(observed: &Observed<'_>) -> Result<(Option<Timestamp>, Timestamp), InvalidSchedule> {
-    let Observed { spec, status, created, now, .. } = *observed;
+    let Observed {
+        spec,
+        status,
+        created,
+        now,
+        ..
+    } = *observed;
     let calendar = Calendar::parse(&spec.schedule, &spec.time_zone)?;
     let next = calendar.next(now)?;
-    let since = status.last_schedule_time.as_ref().map_or(created, |t| t.0.max(created));
+    let since = status
+        .last_schedule_time
+        .as_ref()
+        .map_or(created, |t| t.0.max(created));
     let due = calendar.latest(since, now).filter(|due| {
-        spec.starting_deadline_seconds
-            .is_none_or(|limit| now.duration_since(*due) <= SignedDuration::from_secs(i64::from(limit)))
+        spec.starting_deadline_seconds.is_none_or(|limit| {
+            now.duration_since(*due) <= SignedDuration::from_secs(i64::from(limit))
+        })
     });
     Ok((due, next))
 }
 
 /// Takes account of jobs that were active when the status was written and have ended since.
-fn count_finished(status: &mut BackupScheduleStatus, before: &BackupScheduleStatus, jobs: &[OwnedJob], generation: Option<i64>, now: Timestamp) {
+fn count_finished(
+    status: &mut BackupScheduleStatus,
+    before: &BackupScheduleStatus,
+    jobs: &[OwnedJob],
+    generation: Option<i64>,
+    now: Timestamp,
+) {
     let mut ended: Vec<_> = jobs
         .iter()
         .filter(|job| job.phase.is_final() && before.active.iter().any(|a| a.uid == job.uid))
@@ -118,19 +164,44 @@ fn count_finished(status: &mut BackupScheduleStatus, before: &BackupScheduleStat
         match job.phase {
             Phase::Succeeded => {
                 status.consecutive_failures = 0;
-                conditions::set(&mut status.conditions, FAILING, Status::False, "Succeeded", &format!("{} succeeded", job.name), generation, now);
+                conditions::set(
+                    &mut status.conditions,
+                    FAILING,
+                    Status::False,
+                    "Succeeded",
+                    &format!("{} succeeded", job.name),
+                    generation,
+                    now,
+                );
             }
             Phase::Failed => {
                 status.consecutive_failures = status.consecutive_failures.saturating_add(1);
                 let reason = job.reason.map_or("Failed", FailureReason::as_str);
-                let message = format!("{} failed: see kubectl describe bkjob {}", job.name, job.name);
-                conditions::set(&mut status.conditions, FAILING, Status::True, reason, &message, generation, now);
+                let message = format!(
+                    "{} failed: see kubectl describe bkjob {}",
+                    job.name, job.name
+                );
+                conditions::set(
+                    &mut status.conditions,
+                    FAILING,
+                    Status::True,
+                    reason,
+                    &message,
+                    generation,
+                    now,
+                );
             }
             Phase::Cancelled | Phase::Pending | Phase::Running => {}
         }
     }
-    let latest_success = jobs.iter().filter(|j| j.phase == Phase::Succeeded).filter_map(|j| j.completion).max();
-    status.last_successful_time = latest_success.max(before.last_successful_time.as_ref().map(|t| t.0)).map(Time);
+    let latest_success = jobs
+        .iter()
+        .filter(|j| j.phase == Phase::Succeeded)
+        .filter_map(|j| j.completion)
+        .max();
+    status.last_successful_time = latest_success
+        .max(before.last_successful_time.as_ref().map(|t| t.0))
+        .map(Time);
 }
 
 /// Ended jobs beyond the history limits, oldest first.
@@ -142,9 +213,19 @@ fn surplus(spec: &BackupScheduleSpec, jobs: &[OwnedJob]) -> Vec<(String, String)
         ended.truncate(surplus);
         ended
     };
-    let succeeded = beyond(|p| p == Phase::Succeeded, spec.successful_jobs_history_limit);
-    let failed = beyond(|p| matches!(p, Phase::Failed | Phase::Cancelled), spec.failed_jobs_history_limit);
-    succeeded.into_iter().chain(failed).map(|j| (j.name.clone(), j.uid.clone())).collect()
+    let succeeded = beyond(
+        |p| p == Phase::Succeeded,
+        spec.successful_jobs_history_limit,
+    );
+    let failed = beyond(
+        |p| matches!(p, Phase::Failed | Phase::Cancelled),
+        spec.failed_jobs_history_limit,
+    );
+    succeeded
+        .into_iter()
+        .chain(failed)
+        .map(|j| (j.name.clone(), j.uid.clone()))
+        .collect()
 }
 
 fn names(active: &[ActiveJob]) -> String {

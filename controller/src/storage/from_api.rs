@@ -19,36 +19,59 @@ const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
 /// # Errors
 /// [`StoreError`] that names what is missing or not allowed: `SecretNotFound`, `SecretIncomplete`,
 /// `NotAllowed`, `Failed`.
-pub async fn resolve(client: &Client, config: &Config, store: &BackupStore) -> Result<StoreConfig, StoreError> {
+pub async fn resolve(
+    client: &Client,
+    config: &Config,
+    store: &BackupStore,
+) -> Result<StoreConfig, StoreError> {
     let namespace = store.namespace().unwrap_or_default();
     let secret = match &store.spec.credentials_secret_ref {
         Some(reference) => Some(read_secret(client, &namespace, &reference.name).await?),
         None => None,
     };
     let resolved = build(config, &namespace, &store.spec, secret.as_ref())?;
-    if let Location::S3(S3Config { endpoint: Some(endpoint), .. }) = &resolved.location {
+    if let Location::S3(S3Config {
+        endpoint: Some(endpoint),
+        ..
+    }) = &resolved.location
+    {
         refuse_local(endpoint).await?;
     }
     Ok(resolved)
 }
 
 async fn read_secret(client: &Client, namespace: &str, name: &str) -> Result<Secret, StoreError> {
-    match Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name).await {
+    match Api::<Secret>::namespaced(client.clone(), namespace)
+        .get_opt(name)
+        .await
+    {
         Ok(Some(secret)) => Ok(secret),
         Ok(None) => Err(problem(
             "SecretNotFound",
-            format!("Secret {name} does not exist in namespace {namespace}: create it with the keys {ACCESS_KEY_ID} and {SECRET_ACCESS_KEY}"),
+            format!(
+                "Secret {name} does not exist in namespace {namespace}: create it with the keys {ACCESS_KEY_ID} and {SECRET_ACCESS_KEY}"
+            ),
         )),
         Err(kube::Error::Api(status)) if status.code == 403 => Err(problem(
             "SecretNotFound",
-            format!("the controller may not read Secret {name} in namespace {namespace}: its role needs get on secrets there"),
+            format!(
+                "the controller may not read Secret {name} in namespace {namespace}: its role needs get on secrets there"
+            ),
         )),
-        Err(error) => Err(problem(StoreError::FAILED, format!("Secret {name} could not be read: {error}"))),
+        Err(error) => Err(problem(
+            StoreError::FAILED,
+            format!("Secret {name} could not be read: {error}"),
+        )),
     }
 }
 
 /// The configuration of a store: no request is made.
-fn build(config: &Config, namespace: &str, spec: &BackupStoreSpec, secret: Option<&Secret>) -> Result<StoreConfig, StoreError> {
+fn build(
+    config: &Config,
+    namespace: &str,
+    spec: &BackupStoreSpec,
+    secret: Option<&Secret>,
+) -> Result<StoreConfig, StoreError> {
     let location = match (&spec.s3, &spec.file) {
         (Some(s3), None) => Location::S3(s3_config(config, namespace, s3, secret)?),
         (None, Some(file)) => {
@@ -59,12 +82,26 @@ fn build(config: &Config, namespace: &str, spec: &BackupStoreSpec, secret: Optio
                 ));
             };
             // The API server has checked this already; a CRD may be older than the controller.
-            if file.path.split('/').any(|name| matches!(name, "" | "." | "..")) {
-                return Err(problem("NotAllowed", "spec.file.path must be a relative path without . or ..".into()));
+            if file
+                .path
+                .split('/')
+                .any(|name| matches!(name, "" | "." | ".."))
+            {
+                return Err(problem(
+                    "NotAllowed",
+                    "spec.file.path must be a relative path without . or ..".into(),
+                ));
             }
-            Location::File { root: root.join(namespace).join(&file.path) }
+            Location::File {
+                root: root.join(namespace).join(&file.path),
+            }
         }
-        _ => return Err(problem(StoreError::FAILED, "set exactly one of spec.s3 and spec.file".into())),
+        _ => {
+            return Err(problem(
+                StoreError::FAILED,
+                "set exactly one of spec.s3 and spec.file".into(),
+            ));
+        }
     };
     Ok(StoreConfig {
         location,
@@ -74,14 +111,21 @@ fn build(config: &Config, namespace: &str, spec: &BackupStoreSpec, secret: Optio
     })
 }
 
-fn s3_config(config: &Config, namespace: &str, s3: &S3Spec, secret: Option<&Secret>) -> Result<S3Config, StoreError> {
+fn s3_config(
+    config: &Config,
+    namespace: &str,
+    s3: &S3Spec,
+    secret: Option<&Secret>,
+) -> Result<S3Config, StoreError> {
     let credentials = match secret {
         Some(secret) => Some(credentials(namespace, secret)?),
         None if config.ambient_credentials_namespaces.contains(namespace) => None,
         None => {
             return Err(problem(
                 "NotAllowed",
-                format!("set spec.credentialsSecretRef: namespace {namespace} may not use the controller's own cloud identity (--ambient-credentials-namespaces)"),
+                format!(
+                    "set spec.credentialsSecretRef: namespace {namespace} may not use the controller's own cloud identity (--ambient-credentials-namespaces)"
+                ),
             ));
         }
     };
@@ -101,19 +145,28 @@ fn credentials(namespace: &str, secret: &Secret) -> Result<S3Credentials, StoreE
     let empty = BTreeMap::new();
     let data = secret.data.as_ref().unwrap_or(&empty);
     let read = |key: &str| -> Result<Option<String>, StoreError> {
-        let Some(value) = data.get(key) else { return Ok(None) };
-        let text = std::str::from_utf8(&value.0).map(str::trim).unwrap_or_default();
+        let Some(value) = data.get(key) else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(&value.0)
+            .map(str::trim)
+            .unwrap_or_default();
         if text.is_empty() || text.chars().any(char::is_control) {
             return Err(problem(
                 "SecretIncomplete",
-                format!("key {key} of Secret {name} in namespace {namespace} is empty or not plain text: write the key as the store gave it"),
+                format!(
+                    "key {key} of Secret {name} in namespace {namespace} is empty or not plain text: write the key as the store gave it"
+                ),
             ));
         }
         Ok(Some(text.to_owned()))
     };
     let required = |key: &str| {
         read(key)?.ok_or_else(|| {
-            problem("SecretIncomplete", format!("Secret {name} in namespace {namespace} has no key {key}: add it"))
+            problem(
+                "SecretIncomplete",
+                format!("Secret {name} in namespace {namespace} has no key {key}: add it"),
+            )
         })
     };
     Ok(S3Credentials {
@@ -127,18 +180,32 @@ fn credentials(namespace: &str, secret: &Secret) -> Result<S3Credentials, StoreE
 /// that does not resolve is left to the request, whose error says so.
 async fn refuse_local(endpoint: &str) -> Result<(), StoreError> {
     let Ok(url) = url::Url::parse(endpoint) else {
-        return Err(problem(StoreError::FAILED, format!("spec.s3.endpoint {endpoint:?} is not a URL: write https://host or https://host:port")));
+        return Err(problem(
+            StoreError::FAILED,
+            format!(
+                "spec.s3.endpoint {endpoint:?} is not a URL: write https://host or https://host:port"
+            ),
+        ));
     };
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let host = url
+        .host_str()
+        .unwrap_or_default()
+        .trim_matches(['[', ']'])
+        .to_owned();
     let port = url.port_or_known_default().unwrap_or(443);
     let addresses: Vec<IpAddr> = match host.parse() {
         Ok(address) => vec![address],
-        Err(_) => tokio::net::lookup_host((host.as_str(), port)).await.map(|found| found.map(|a| a.ip()).collect()).unwrap_or_default(),
+        Err(_) => tokio::net::lookup_host((host.as_str(), port))
+            .await
+            .map(|found| found.map(|a| a.ip()).collect())
+            .unwrap_or_default(),
     };
     match addresses.iter().find(|a| is_local(**a)) {
         Some(address) => Err(problem(
             "NotAllowed",
-            format!("spec.s3.endpoint {endpoint} is {address}, a loopback or link-local address of the controller: name the store by an address that others reach too"),
+            format!(
+                "spec.s3.endpoint {endpoint} is {address}, a loopback or link-local address of the controller: name the store by an address that others reach too"
+            ),
         )),
         None => Ok(()),
     }
@@ -179,22 +246,37 @@ mod tests {
     }
 
     fn s3() -> BackupStoreSpec {
-        spec(serde_json::json!({"s3": {"bucket": "backups"}, "credentialsSecretRef": {"name": "s3"}}))
+        spec(
+            serde_json::json!({"s3": {"bucket": "backups"}, "credentialsSecretRef": {"name": "s3"}}),
+        )
     }
 
     fn secret(data: &[(&str, &str)]) -> Secret {
         Secret {
-            metadata: kube::api::ObjectMeta { name: Some("s3".into()), ..Default::default() },
-            data: Some(data.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec()))).collect()),
+            metadata: kube::api::ObjectMeta {
+                name: Some("s3".into()),
+                ..Default::default()
+            },
+            data: Some(
+                data.iter()
+                    .map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec())))
+                    .collect(),
+            ),
             ..Default::default()
         }
     }
 
     #[test]
     fn a_secret_gives_the_credentials() {
-        let secret = secret(&[(ACCESS_KEY_ID, "id"), (SECRET_ACCESS_KEY, "key\n"), (SESSION_TOKEN, "token")]);
+        let secret = secret(&[
+            (ACCESS_KEY_ID, "id"),
+            (SECRET_ACCESS_KEY, "key\n"),
+            (SESSION_TOKEN, "token"),
+        ]);
         let built = build(&config(None, &[]), "a", &s3(), Some(&secret)).unwrap();
-        let Location::S3(s3) = built.location else { panic!("not S3") };
+        let Location::S3(s3) = built.location else {
+            panic!("not S3")
+        };
         let credentials = s3.credentials.unwrap();
         assert_eq!(credentials.access_key_id, "id");
         assert_eq!(credentials.secret_access_key, "key");
@@ -206,25 +288,78 @@ mod tests {
         let file = || spec(serde_json::json!({"file": {"path": "a"}}));
         let bare = || spec(serde_json::json!({"s3": {"bucket": "backups"}}));
         for (what, config, spec, secret, reason, part) in [
-            ("no id", config(None, &[]), s3(), Some(secret(&[(SECRET_ACCESS_KEY, "key")])), "SecretIncomplete", "has no key AWS_ACCESS_KEY_ID"),
-            ("no key", config(None, &[]), s3(), Some(secret(&[(ACCESS_KEY_ID, "id")])), "SecretIncomplete", "has no key AWS_SECRET_ACCESS_KEY"),
-            ("empty", config(None, &[]), s3(), Some(secret(&[(ACCESS_KEY_ID, " ")])), "SecretIncomplete", "is empty"),
-            ("no ambient credentials", config(None, &["b"]), bare(), None, "NotAllowed", "credentialsSecretRef"),
-            ("no file stores", config(None, &[]), file(), None, "NotAllowed", "--file-store-root"),
-            ("a way out", config(Some("/r"), &[]), spec(serde_json::json!({"file": {"path": "../b"}})), None, "NotAllowed", "spec.file.path"),
+            (
+                "no id",
+                config(None, &[]),
+                s3(),
+                Some(secret(&[(SECRET_ACCESS_KEY, "key")])),
+                "SecretIncomplete",
+                "has no key AWS_ACCESS_KEY_ID",
+            ),
+            (
+                "no key",
+                config(None, &[]),
+                s3(),
+                Some(secret(&[(ACCESS_KEY_ID, "id")])),
+                "SecretIncomplete",
+                "has no key AWS_SECRET_ACCESS_KEY",
+            ),
+            (
+                "empty",
+                config(None, &[]),
+                s3(),
+                Some(secret(&[(ACCESS_KEY_ID, " ")])),
+                "SecretIncomplete",
+                "is empty",
+            ),
+            (
+                "no ambient credentials",
+                config(None, &["b"]),
+                bare(),
+                None,
+                "NotAllowed",
+                "credentialsSecretRef",
+            ),
+            (
+                "no file stores",
+                config(None, &[]),
+                file(),
+                None,
+                "NotAllowed",
+                "--file-store-root",
+            ),
+            (
+                "a way out",
+                config(Some("/r"), &[]),
+                spec(serde_json::json!({"file": {"path": "../b"}})),
+                None,
+                "NotAllowed",
+                "spec.file.path",
+            ),
         ] {
             let error = build(&config, "a", &spec, secret.as_ref()).unwrap_err();
             assert_eq!(error.reason, reason, "{what}");
             assert!(error.message.contains(part), "{what}: {error}");
             assert!(!error.message.contains("key\n"), "{what}");
         }
-        assert!(build(&config(None, &["a"]), "a", &bare(), None).is_ok(), "its namespace may");
+        assert!(
+            build(&config(None, &["a"]), "a", &bare(), None).is_ok(),
+            "its namespace may"
+        );
     }
 
     #[test]
     fn a_file_store_lies_below_its_namespace() {
-        let built = build(&config(Some("/backups"), &[]), "a", &spec(serde_json::json!({"file": {"path": "mysql/main"}})), None).unwrap();
-        let Location::File { root } = built.location else { panic!("not a folder") };
+        let built = build(
+            &config(Some("/backups"), &[]),
+            "a",
+            &spec(serde_json::json!({"file": {"path": "mysql/main"}})),
+            None,
+        )
+        .unwrap();
+        let Location::File { root } = built.location else {
+            panic!("not a folder")
+        };
         assert_eq!(root, std::path::Path::new("/backups/a/mysql/main"));
     }
 

@@ -12,12 +12,21 @@ fn t(second: i64) -> Timestamp {
 
 fn spec(extra: serde_json::Value) -> BackupJobSpec {
     let mut spec = serde_json::json!({"source": {"podSelector": {"matchLabels": {"app": "db"}}}, "storeRef": {"name": "main"}});
-    spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    spec.as_object_mut()
+        .unwrap()
+        .extend(extra.as_object().unwrap().clone());
     serde_json::from_value(spec).unwrap()
 }
 
 fn failure(reason: FailureReason, retry: Retry) -> Failure {
-    Failure { reason, message: "m".into(), retry, retry_after: None, bytes: 7, complete_tried: false }
+    Failure {
+        reason,
+        message: "m".into(),
+        retry,
+        retry_after: None,
+        bytes: 7,
+        complete_tried: false,
+    }
 }
 
 /// A story: what happened so far, told by the same functions that the controller uses.
@@ -28,11 +37,19 @@ struct Story {
 
 impl Story {
     fn new(extra: serde_json::Value) -> Self {
-        Self { spec: spec(extra), status: BackupJobStatus::default() }
+        Self {
+            spec: spec(extra),
+            status: BackupJobStatus::default(),
+        }
     }
 
     fn record(&mut self, second: i64) -> Record<'_> {
-        Record { spec: &self.spec, generation: Some(1), status: &mut self.status, now: t(second) }
+        Record {
+            spec: &self.spec,
+            generation: Some(1),
+            status: &mut self.status,
+            now: t(second),
+        }
     }
 
     fn taken_up(mut self) -> Self {
@@ -41,7 +58,8 @@ impl Story {
     }
 
     fn claimed(mut self, second: i64) -> Self {
-        self.record(second).claim("http://10.0.0.1:8474", Some("db-0"));
+        self.record(second)
+            .claim("http://10.0.0.1:8474", Some("db-0"));
         self
     }
 
@@ -56,7 +74,12 @@ impl Story {
     }
 
     fn step(&self, local: Local, second: i64) -> Step {
-        plan(&Observed { spec: &self.spec, status: &self.status, local, now: t(second) })
+        plan(&Observed {
+            spec: &self.spec,
+            status: &self.status,
+            local,
+            now: t(second),
+        })
     }
 }
 
@@ -70,22 +93,118 @@ fn each_state_has_its_next_step() {
     let running = |extra| Story::new(extra).taken_up().claimed(1);
     for (what, story, local, second, step) in [
         ("new", Story::new(none()), Local::None, 0, Step::TakeUp),
-        ("taken up", Story::new(none()).taken_up(), Local::None, 0, Step::Start),
-        ("it runs here", running(none()), Local::Running, 2, Step::Report),
-        ("it ended here", running(none()), Local::Ended, 2, Step::Record),
-        ("claimed by a process that is gone", running(none()), Local::None, 2, Step::Recover),
-        ("the same, cancelled: first find out", running(cancel()), Local::None, 2, Step::Recover),
-        ("cancelled while it runs", running(cancel()), Local::Running, 2, Step::Stop(R::Cancelled)),
-        ("cancelled, but it has ended", running(cancel()), Local::Ended, 2, Step::Record),
-        ("too late while it runs", running(deadline()), Local::Running, 100, Step::Stop(R::DeadlineExceeded)),
-        ("not yet too late", running(deadline()), Local::Running, 99, Step::Report),
-        ("waiting for the next attempt", running(none()).failed(5, R::StreamError, Retry::Counted), Local::None, 6, Step::Wait(t(15))),
-        ("its time has come", running(none()).failed(5, R::StreamError, Retry::Counted), Local::None, 15, Step::Start),
-        ("it waits no longer than the deadline", running(deadline()).failed(95, R::StreamError, Retry::Counted), Local::None, 96, Step::Wait(t(100))),
-        ("ended", Story::new(none()).taken_up().concluded(9, R::NoAgent), Local::None, 1_000_000, Step::Rest),
-        ("ended, to be deleted", Story::new(ttl()).taken_up().concluded(9, R::NoAgent), Local::None, 10, Step::Wait(t(69))),
-        ("ended, now", Story::new(ttl()).taken_up().concluded(9, R::NoAgent), Local::None, 69, Step::Delete),
-        ("ended by another, yet it runs here", running(none()).concluded(9, R::NoAgent), Local::Running, 10, Step::Stop(R::Cancelled)),
+        (
+            "taken up",
+            Story::new(none()).taken_up(),
+            Local::None,
+            0,
+            Step::Start,
+        ),
+        (
+            "it runs here",
+            running(none()),
+            Local::Running,
+            2,
+            Step::Report,
+        ),
+        (
+            "it ended here",
+            running(none()),
+            Local::Ended,
+            2,
+            Step::Record,
+        ),
+        (
+            "claimed by a process that is gone",
+            running(none()),
+            Local::None,
+            2,
+            Step::Recover,
+        ),
+        (
+            "the same, cancelled: first find out",
+            running(cancel()),
+            Local::None,
+            2,
+            Step::Recover,
+        ),
+        (
+            "cancelled while it runs",
+            running(cancel()),
+            Local::Running,
+            2,
+            Step::Stop(R::Cancelled),
+        ),
+        (
+            "cancelled, but it has ended",
+            running(cancel()),
+            Local::Ended,
+            2,
+            Step::Record,
+        ),
+        (
+            "too late while it runs",
+            running(deadline()),
+            Local::Running,
+            100,
+            Step::Stop(R::DeadlineExceeded),
+        ),
+        (
+            "not yet too late",
+            running(deadline()),
+            Local::Running,
+            99,
+            Step::Report,
+        ),
+        (
+            "waiting for the next attempt",
+            running(none()).failed(5, R::StreamError, Retry::Counted),
+            Local::None,
+            6,
+            Step::Wait(t(15)),
+        ),
+        (
+            "its time has come",
+            running(none()).failed(5, R::StreamError, Retry::Counted),
+            Local::None,
+            15,
+            Step::Start,
+        ),
+        (
+            "it waits no longer than the deadline",
+            running(deadline()).failed(95, R::StreamError, Retry::Counted),
+            Local::None,
+            96,
+            Step::Wait(t(100)),
+        ),
+        (
+            "ended",
+            Story::new(none()).taken_up().concluded(9, R::NoAgent),
+            Local::None,
+            1_000_000,
+            Step::Rest,
+        ),
+        (
+            "ended, to be deleted",
+            Story::new(ttl()).taken_up().concluded(9, R::NoAgent),
+            Local::None,
+            10,
+            Step::Wait(t(69)),
+        ),
+        (
+            "ended, now",
+            Story::new(ttl()).taken_up().concluded(9, R::NoAgent),
+            Local::None,
+            69,
+            Step::Delete,
+        ),
+        (
+            "ended by another, yet it runs here",
+            running(none()).concluded(9, R::NoAgent),
+            Local::Running,
+            10,
+            Step::Stop(R::Cancelled),
+        ),
     ] {
         assert_eq!(story.step(local, second), step, "{what}");
     }
@@ -95,13 +214,42 @@ fn each_state_has_its_next_step() {
 fn it_concludes_when_it_gives_up_is_cancelled_or_too_late() {
     use FailureReason as R;
     for (what, story, second, reason) in [
-        ("never again", Story::new(serde_json::json!({})).taken_up().claimed(1).failed(2, R::AgentRefused, Retry::Never), 3, R::AgentRefused),
-        ("no attempts left", Story::new(serde_json::json!({"backoffLimit": 0})).taken_up().claimed(1).failed(2, R::StreamTruncated, Retry::Counted), 3, R::StreamTruncated),
-        ("cancelled while waiting", Story::new(serde_json::json!({"cancel": true})).taken_up(), 1, R::Cancelled),
-        ("too late, waiting included", Story::new(serde_json::json!({"activeDeadlineSeconds": 10})).taken_up(), 10, R::DeadlineExceeded),
+        (
+            "never again",
+            Story::new(serde_json::json!({}))
+                .taken_up()
+                .claimed(1)
+                .failed(2, R::AgentRefused, Retry::Never),
+            3,
+            R::AgentRefused,
+        ),
+        (
+            "no attempts left",
+            Story::new(serde_json::json!({"backoffLimit": 0}))
+                .taken_up()
+                .claimed(1)
+                .failed(2, R::StreamTruncated, Retry::Counted),
+            3,
+            R::StreamTruncated,
+        ),
+        (
+            "cancelled while waiting",
+            Story::new(serde_json::json!({"cancel": true})).taken_up(),
+            1,
+            R::Cancelled,
+        ),
+        (
+            "too late, waiting included",
+            Story::new(serde_json::json!({"activeDeadlineSeconds": 10})).taken_up(),
+            10,
+            R::DeadlineExceeded,
+        ),
     ] {
         match story.step(Local::None, second) {
-            Step::Conclude { reason: got, message } => {
+            Step::Conclude {
+                reason: got,
+                message,
+            } => {
                 assert_eq!(got, reason, "{what}");
                 assert!(!message.is_empty(), "{what}");
             }
@@ -112,13 +260,27 @@ fn it_concludes_when_it_gives_up_is_cancelled_or_too_late() {
 
 #[test]
 fn a_job_that_failed_is_never_complete() {
-    let story = Story::new(serde_json::json!({})).taken_up().claimed(1).concluded(2, FailureReason::StreamError);
-    let of = |type_| conditions::get(&story.status.conditions, type_).map(|c| (c.status.as_str(), c.reason.as_str()));
+    let story = Story::new(serde_json::json!({}))
+        .taken_up()
+        .claimed(1)
+        .concluded(2, FailureReason::StreamError);
+    let of = |type_| {
+        conditions::get(&story.status.conditions, type_)
+            .map(|c| (c.status.as_str(), c.reason.as_str()))
+    };
     assert_eq!(of("Failed"), Some((Status::True.as_str(), "StreamError")));
-    assert_eq!(of("Complete"), Some((Status::False.as_str(), "StreamError")));
-    assert_eq!(of("Progressing"), Some((Status::False.as_str(), "StreamError")));
+    assert_eq!(
+        of("Complete"),
+        Some((Status::False.as_str(), "StreamError"))
+    );
+    assert_eq!(
+        of("Progressing"),
+        Some((Status::False.as_str(), "StreamError"))
+    );
     assert_eq!(story.status.phase, Phase::Failed);
-    let cancelled = Story::new(serde_json::json!({})).taken_up().concluded(2, FailureReason::Cancelled);
+    let cancelled = Story::new(serde_json::json!({}))
+        .taken_up()
+        .concluded(2, FailureReason::Cancelled);
     assert_eq!(cancelled.status.phase, Phase::Cancelled);
     assert!(conditions::is_true(&cancelled.status.conditions, "Failed"));
 }

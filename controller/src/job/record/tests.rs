@@ -5,11 +5,21 @@ fn t(second: i64) -> Timestamp {
 }
 
 fn spec() -> BackupJobSpec {
-    serde_json::from_value(serde_json::json!({"source": {"url": "http://db:8474"}, "storeRef": {"name": "main"}})).unwrap()
+    serde_json::from_value(
+        serde_json::json!({"source": {"url": "http://db:8474"}, "storeRef": {"name": "main"}}),
+    )
+    .unwrap()
 }
 
 fn failure(reason: FailureReason, retry: Retry, bytes: u64) -> transfer::Failure {
-    transfer::Failure { reason, message: "m".into(), retry, retry_after: None, bytes, complete_tried: false }
+    transfer::Failure {
+        reason,
+        message: "m".into(),
+        retry,
+        retry_after: None,
+        bytes,
+        complete_tried: false,
+    }
 }
 
 /// One attempt after the other, each failing at once; answers what followed from the last.
@@ -17,7 +27,12 @@ fn attempts(status: &mut BackupJobStatus, failures: &[transfer::Failure]) -> Nex
     let spec = spec();
     let mut next = Next::GiveUp;
     for failure in failures {
-        let mut record = Record { spec: &spec, generation: None, status, now: t(0) };
+        let mut record = Record {
+            spec: &spec,
+            generation: None,
+            status,
+            now: t(0),
+        };
         record.claim("http://db:8474", None);
         next = record.fail(failure);
     }
@@ -29,26 +44,58 @@ fn attempts_back_off_and_run_out() {
     use FailureReason as R;
     let counted = |n| vec![failure(R::StreamTruncated, Retry::Counted, 0); n];
     let interrupted = |n| vec![failure(R::Interrupted, Retry::NotCounted, 0); n];
-    let growing = |n: u64| (1..=n).map(|i| failure(R::Interrupted, Retry::NotCounted, i)).collect::<Vec<_>>();
-    let busy = |after: Option<u64>| transfer::Failure { retry_after: after.map(std::time::Duration::from_secs), ..failure(R::AgentBusy, Retry::NotCounted, 0) };
+    let growing = |n: u64| {
+        (1..=n)
+            .map(|i| failure(R::Interrupted, Retry::NotCounted, i))
+            .collect::<Vec<_>>()
+    };
+    let busy = |after: Option<u64>| transfer::Failure {
+        retry_after: after.map(std::time::Duration::from_secs),
+        ..failure(R::AgentBusy, Retry::NotCounted, 0)
+    };
     let busy_between = vec![interrupted(2), vec![busy(None)], interrupted(2)].concat();
     for (what, failures, next, counted_failures) in [
         ("first", counted(1), Next::Retry(t(10)), 1),
         ("second", counted(2), Next::Retry(t(20)), 2),
         ("third", counted(3), Next::Retry(t(40)), 3),
         ("fourth: backoffLimit is 3", counted(4), Next::GiveUp, 4),
-        ("never", vec![failure(R::AgentRefused, Retry::Never, 0)], Next::GiveUp, 1),
+        (
+            "never",
+            vec![failure(R::AgentRefused, Retry::Never, 0)],
+            Next::GiveUp,
+            1,
+        ),
         ("interrupted: at once", interrupted(1), Next::Retry(t(0)), 0),
         ("interrupted again", interrupted(2), Next::Retry(t(10)), 0),
         ("four in a row", interrupted(4), Next::Retry(t(40)), 0),
         ("five in a row count", interrupted(5), Next::Retry(t(80)), 1),
         ("eight in a row: given up", interrupted(8), Next::GiveUp, 4),
         ("each got further", growing(9), Next::Retry(t(0)), 0),
-        ("a busy agent in between", busy_between, Next::Retry(t(40)), 0),
+        (
+            "a busy agent in between",
+            busy_between,
+            Next::Retry(t(40)),
+            0,
+        ),
         ("busy", vec![busy(None)], Next::Retry(t(30)), 0),
-        ("busy, as it asked", vec![busy(Some(7))], Next::Retry(t(7)), 0),
-        ("busy, asking too much", vec![busy(Some(100_000))], Next::Retry(t(360)), 0),
-        ("busy for ever does not count", vec![busy(Some(0)); 50], Next::Retry(t(1)), 0),
+        (
+            "busy, as it asked",
+            vec![busy(Some(7))],
+            Next::Retry(t(7)),
+            0,
+        ),
+        (
+            "busy, asking too much",
+            vec![busy(Some(100_000))],
+            Next::Retry(t(360)),
+            0,
+        ),
+        (
+            "busy for ever does not count",
+            vec![busy(Some(0)); 50],
+            Next::Retry(t(1)),
+            0,
+        ),
     ] {
         let mut status = BackupJobStatus::default();
         assert_eq!(attempts(&mut status, &failures), next, "{what}");
@@ -62,19 +109,33 @@ fn attempts_back_off_and_run_out() {
 fn a_claim_opens_the_next_attempt() {
     let mut status = BackupJobStatus::default();
     let spec = spec();
-    let mut record = Record { spec: &spec, generation: None, status: &mut status, now: t(3) };
+    let mut record = Record {
+        spec: &spec,
+        generation: None,
+        status: &mut status,
+        now: t(3),
+    };
     assert_eq!(record.claim("http://10.0.0.1:8474", Some("db-0")), 1);
     assert_eq!(status.phase, Phase::Running);
     assert_eq!(status.source.as_ref().unwrap().pod.as_deref(), Some("db-0"));
     let attempt = status.attempts.last().unwrap();
-    assert_eq!((attempt.number, attempt.end.clone(), attempt.start.clone()), (1, None, Time(t(3))));
+    assert_eq!(
+        (attempt.number, attempt.end.clone(), attempt.start.clone()),
+        (1, None, Time(t(3)))
+    );
 }
 
 #[test]
 fn whether_a_complete_was_tried_is_not_forgotten() {
-    let tried = transfer::Failure { complete_tried: true, ..failure(FailureReason::StoreError, Retry::Counted, 0) };
+    let tried = transfer::Failure {
+        complete_tried: true,
+        ..failure(FailureReason::StoreError, Retry::Counted, 0)
+    };
     let mut status = BackupJobStatus::default();
-    attempts(&mut status, &[tried, failure(FailureReason::StoreError, Retry::Counted, 0)]);
+    attempts(
+        &mut status,
+        &[tried, failure(FailureReason::StoreError, Retry::Counted, 0)],
+    );
     assert!(status.complete_tried);
 }
 
@@ -92,7 +153,13 @@ fn sizes_and_durations_are_for_people() {
     ] {
         assert_eq!(human_bytes(bytes), text);
     }
-    for (seconds, text) in [(-3, "0s"), (59, "59s"), (61, "1m1s"), (3700, "1h1m"), (90_000, "1d1h")] {
+    for (seconds, text) in [
+        (-3, "0s"),
+        (59, "59s"),
+        (61, "1m1s"),
+        (3700, "1h1m"),
+        (90_000, "1d1h"),
+    ] {
         assert_eq!(human_duration(SignedDuration::from_secs(seconds)), text);
     }
 }

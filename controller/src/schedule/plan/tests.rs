@@ -9,7 +9,9 @@ fn spec(extra: serde_json::Value) -> BackupScheduleSpec {
         "schedule": "0 2 * * *",
         "jobTemplate": {"spec": {"source": {"podSelector": {"matchLabels": {"app": "db"}}}, "storeRef": {"name": "main"}}},
     });
-    spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    spec.as_object_mut()
+        .unwrap()
+        .extend(extra.as_object().unwrap().clone());
     serde_json::from_value(spec).unwrap()
 }
 
@@ -32,8 +34,16 @@ struct Case {
 
 impl Case {
     fn new(last: Option<&str>, now: &str) -> Self {
-        let status = BackupScheduleStatus { last_schedule_time: last.map(|l| Time(t(l))), ..Default::default() };
-        Self { spec: spec(serde_json::json!({})), status, jobs: Vec::new(), now: t(now) }
+        let status = BackupScheduleStatus {
+            last_schedule_time: last.map(|l| Time(t(l))),
+            ..Default::default()
+        };
+        Self {
+            spec: spec(serde_json::json!({})),
+            status,
+            jobs: Vec::new(),
+            now: t(now),
+        }
     }
 
     fn with(mut self, extra: serde_json::Value) -> Self {
@@ -43,7 +53,10 @@ impl Case {
 
     fn job(mut self, job: OwnedJob, was_active: bool) -> Self {
         if was_active {
-            self.status.active.push(ActiveJob { name: job.name.clone(), uid: job.uid.clone() });
+            self.status.active.push(ActiveJob {
+                name: job.name.clone(),
+                uid: job.uid.clone(),
+            });
         }
         self.jobs.push(job);
         self
@@ -70,26 +83,71 @@ fn a_run_starts_when_it_is_due_and_once() {
     let suspended = serde_json::json!({"suspend": true});
     let deadline = serde_json::json!({"startingDeadlineSeconds": 600});
     for (what, case, create, why) in [
-        ("not due", Case::new(None, "2025-01-01T01:59:59Z"), None, "Scheduled"),
-        ("due", Case::new(None, "2025-01-01T02:00:00Z"), Some("2025-01-01T02:00:00Z"), "Scheduled"),
-        ("ran already", Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-01T02:00:00Z"), None, "Scheduled"),
-        ("down for days: one run", Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-05T12:00:00Z"), Some("2025-01-05T02:00:00Z"), "Scheduled"),
-        ("suspended", Case::new(None, "2025-01-01T02:00:00Z").with(suspended), None, "Suspended"),
-        ("within the deadline", Case::new(None, "2025-01-01T02:10:00Z").with(deadline.clone()), Some("2025-01-01T02:00:00Z"), "Scheduled"),
-        ("after the deadline", Case::new(None, "2025-01-01T02:10:01Z").with(deadline), None, "Scheduled"),
+        (
+            "not due",
+            Case::new(None, "2025-01-01T01:59:59Z"),
+            None,
+            "Scheduled",
+        ),
+        (
+            "due",
+            Case::new(None, "2025-01-01T02:00:00Z"),
+            Some("2025-01-01T02:00:00Z"),
+            "Scheduled",
+        ),
+        (
+            "ran already",
+            Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-01T02:00:00Z"),
+            None,
+            "Scheduled",
+        ),
+        (
+            "down for days: one run",
+            Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-05T12:00:00Z"),
+            Some("2025-01-05T02:00:00Z"),
+            "Scheduled",
+        ),
+        (
+            "suspended",
+            Case::new(None, "2025-01-01T02:00:00Z").with(suspended),
+            None,
+            "Suspended",
+        ),
+        (
+            "within the deadline",
+            Case::new(None, "2025-01-01T02:10:00Z").with(deadline.clone()),
+            Some("2025-01-01T02:00:00Z"),
+            "Scheduled",
+        ),
+        (
+            "after the deadline",
+            Case::new(None, "2025-01-01T02:10:01Z").with(deadline),
+            None,
+            "Scheduled",
+        ),
         (
             "the one before still runs",
-            Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-02T02:00:00Z").job(job("a", Phase::Running, None), true),
+            Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-02T02:00:00Z")
+                .job(job("a", Phase::Running, None), true),
             None,
             "WaitingForJob",
         ),
         (
             "the one before has ended: made up for",
-            Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-02T03:00:00Z").job(job("a", Phase::Succeeded, Some("2025-01-02T03:00:00Z")), true),
+            Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-02T03:00:00Z").job(
+                job("a", Phase::Succeeded, Some("2025-01-02T03:00:00Z")),
+                true,
+            ),
             Some("2025-01-02T02:00:00Z"),
             "Scheduled",
         ),
-        ("never comes due", Case::new(None, "2025-01-01T02:00:00Z").with(serde_json::json!({"schedule": "0 2 30 2 *"})), None, "InvalidSchedule"),
+        (
+            "never comes due",
+            Case::new(None, "2025-01-01T02:00:00Z")
+                .with(serde_json::json!({"schedule": "0 2 30 2 *"})),
+            None,
+            "InvalidSchedule",
+        ),
     ] {
         let plan = case.plan();
         assert_eq!(plan.create, create.map(t), "{what}");
@@ -101,31 +159,50 @@ fn a_run_starts_when_it_is_due_and_once() {
 fn the_next_time_is_known_and_woken_for() {
     let plan = Case::new(None, "2025-01-01T02:00:00Z").plan();
     assert_eq!(plan.wake, Some(t("2025-01-02T02:00:00Z")));
-    assert_eq!(plan.status.next_schedule_time, Some(Time(t("2025-01-02T02:00:00Z"))));
-    let plan = Case::new(None, "2025-01-01T02:00:00Z").with(serde_json::json!({"suspend": true})).plan();
+    assert_eq!(
+        plan.status.next_schedule_time,
+        Some(Time(t("2025-01-02T02:00:00Z")))
+    );
+    let plan = Case::new(None, "2025-01-01T02:00:00Z")
+        .with(serde_json::json!({"suspend": true}))
+        .plan();
     assert_eq!((plan.wake, plan.status.next_schedule_time), (None, None));
 }
 
 #[test]
 fn what_ended_is_counted_once() {
-    let mut case = Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-01T03:00:00Z").job(job("a", Phase::Failed, Some("2025-01-01T02:30:00Z")), true);
+    let mut case = Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-01T03:00:00Z")
+        .job(job("a", Phase::Failed, Some("2025-01-01T02:30:00Z")), true);
     let plan = case.plan();
     assert_eq!(plan.status.consecutive_failures, 1);
     assert_eq!(reason(&plan, FAILING), Some("StreamError"));
 
     case.status = plan.status;
     let again = case.plan();
-    assert_eq!(again.status.consecutive_failures, 1, "it is no longer active");
+    assert_eq!(
+        again.status.consecutive_failures, 1,
+        "it is no longer active"
+    );
 
-    case.status.active.push(ActiveJob { name: "b".into(), uid: "uid-b".into() });
-    case.jobs.push(job("b", Phase::Cancelled, Some("2025-01-01T02:40:00Z")));
+    case.status.active.push(ActiveJob {
+        name: "b".into(),
+        uid: "uid-b".into(),
+    });
+    case.jobs
+        .push(job("b", Phase::Cancelled, Some("2025-01-01T02:40:00Z")));
     let cancelled = case.plan();
-    assert_eq!(cancelled.status.consecutive_failures, 1, "a cancelled job is no failure");
+    assert_eq!(
+        cancelled.status.consecutive_failures, 1,
+        "a cancelled job is no failure"
+    );
 
     case.jobs[1].phase = Phase::Succeeded;
     let succeeded = case.plan();
     assert_eq!(succeeded.status.consecutive_failures, 0);
-    assert_eq!(succeeded.status.last_successful_time, Some(Time(t("2025-01-01T02:40:00Z"))));
+    assert_eq!(
+        succeeded.status.last_successful_time,
+        Some(Time(t("2025-01-01T02:40:00Z")))
+    );
     assert_eq!(reason(&succeeded, FAILING), Some("Succeeded"));
 }
 
@@ -133,12 +210,16 @@ fn what_ended_is_counted_once() {
 fn the_last_success_outlives_its_job() {
     let mut case = Case::new(None, "2025-01-01T01:00:00Z");
     case.status.last_successful_time = Some(Time(t("2024-12-31T02:10:00Z")));
-    assert_eq!(case.plan().status.last_successful_time, Some(Time(t("2024-12-31T02:10:00Z"))));
+    assert_eq!(
+        case.plan().status.last_successful_time,
+        Some(Time(t("2024-12-31T02:10:00Z")))
+    );
 }
 
 #[test]
 fn history_keeps_the_newest_of_each_kind() {
-    let mut case = Case::new(None, "2025-01-01T01:00:00Z").with(serde_json::json!({"successfulJobsHistoryLimit": 1, "failedJobsHistoryLimit": 2}));
+    let mut case = Case::new(None, "2025-01-01T01:00:00Z")
+        .with(serde_json::json!({"successfulJobsHistoryLimit": 1, "failedJobsHistoryLimit": 2}));
     for (name, phase, end) in [
         ("s1", Phase::Succeeded, Some("2025-01-01T00:01:00Z")),
         ("s2", Phase::Succeeded, Some("2025-01-01T00:02:00Z")),
@@ -149,12 +230,20 @@ fn history_keeps_the_newest_of_each_kind() {
     ] {
         case.jobs.push(job(name, phase, end));
     }
-    let names: Vec<_> = case.plan().delete.into_iter().map(|(name, _)| name).collect();
+    let names: Vec<_> = case
+        .plan()
+        .delete
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
     assert_eq!(names, ["s1", "f1"]);
 }
 
 #[test]
 fn names_are_the_minute() {
-    assert_eq!(job_name("nightly", t("2025-01-01T02:00:00Z")), "nightly-28928280");
+    assert_eq!(
+        job_name("nightly", t("2025-01-01T02:00:00Z")),
+        "nightly-28928280"
+    );
     assert!(job_name(&"s".repeat(52), t("2500-01-01T00:00:00Z")).len() <= 63);
 }
