@@ -69,7 +69,7 @@ chart:
 	@eval "$$($(cluster) env)" && \
 	  helm lint --quiet charts/towline && \
 	  helm template towline charts/towline --namespace default | \
-	  kubectl --kubeconfig "$$TOWLINE_E2E_KUBECONFIG" apply --dry-run=server -f - >/dev/null && \
+	  kubectl --kubeconfig "$$TOWLINE_E2E_KUBECONFIG" apply --server-side --force-conflicts --dry-run=server -f - >/dev/null && \
 	  echo "chart: linted, and accepted by the API server"
 
 images: ## Builds the images whose inputs changed, and gives them to the cluster

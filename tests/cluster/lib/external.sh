@@ -12,12 +12,15 @@ external_image_prefix() { printf '%s/towline-test/%s/' "$TOWLINE_TEST_REGISTRY" 
 push_images() {
   local name tag prefix
   prefix=$(external_image_prefix)
+  mkdir -p "$state/pushed"
   for name in versitygw mariadb mysql controller agent-mariadb agent-mysql fault-proxy; do
     { read -r _ tag <"$images/$name.current"; } 2>/dev/null || continue
+    [[ $(cat "$state/pushed/$name" 2>/dev/null) != "$prefix$tag" ]] || continue
     say "pushing $prefix$tag"
     # shellcheck disable=SC2086
     buildah_here push -q ${TOWLINE_TEST_REGISTRY_FLAGS:-} "localhost/$tag" "docker://$prefix$tag" >/dev/null ||
       die "the registry $TOWLINE_TEST_REGISTRY took no image: \`buildah login ${TOWLINE_TEST_REGISTRY%%/*}\` first?"
+    printf '%s' "$prefix$tag" >"$state/pushed/$name"
   done
 }
 

@@ -3,6 +3,8 @@
 
 readonly kubernetes_programs=(kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl)
 
+readonly kubernetes_minor=$(cut -d. -f2 <<<"$KUBERNETES")
+
 # programs_dir: one folder for each set of versions.
 programs_dir() { printf '%s' "$cache/programs-$KUBERNETES-helm-$HELM-coredns-$COREDNS-versitygw-$VERSITYGW"; }
 
@@ -13,7 +15,10 @@ build_programs() {
   mkdir -p "$dir"
   if external; then wanted=(kubectl); fi
   build_kubernetes "$dir" "${wanted[@]}"
-  install_module "$dir" helm "helm.sh/helm/v3/cmd/helm@$HELM"
+  # Without these flags `helm lint` and `helm template` take the cluster for a Kubernetes 1.20.
+  local helm=helm.sh/helm/v3/pkg flags='' part
+  for part in lint/rules chartutil; do flags+=" -X $helm/$part.k8sVersionMajor=1 -X $helm/$part.k8sVersionMinor=$kubernetes_minor"; done
+  install_module "$dir" helm "helm.sh/helm/v3/cmd/helm@$HELM" "$flags"
   install_module "$dir" versitygw "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
   external || install_module "$dir" coredns "github.com/coredns/coredns@$COREDNS"
 }
@@ -43,8 +48,7 @@ build_kubernetes() {
     } >programs.go
     go_build mod tidy >"$cache/programs.log" 2>&1 || { tail -n 20 "$cache/programs.log" >&2; exit 1; }
     v=k8s.io/component-base/version
-    minor=${KUBERNETES#v1.}
-    flags="-s -w -X $v.gitVersion=$KUBERNETES -X $v.gitMajor=1 -X $v.gitMinor=${minor%.*} -X k8s.io/client-go/pkg/version.gitVersion=$KUBERNETES"
+    flags="-s -w -X $v.gitVersion=$KUBERNETES -X $v.gitMajor=1 -X $v.gitMinor=$kubernetes_minor -X k8s.io/client-go/pkg/version.gitVersion=$KUBERNETES"
     for program in "${missing[@]}"; do
       package=k8s.io/kubernetes/cmd/$program
       [[ $program != etcd ]] || { package=go.etcd.io/etcd/server/v3 flags="-s -w"; }
@@ -55,13 +59,13 @@ build_kubernetes() {
   rm -rf "$work"
 }
 
-# install_module FOLDER NAME PACKAGE@VERSION
+# install_module FOLDER NAME PACKAGE@VERSION [LINKER_FLAGS]
 install_module() {
   local dir=$1 name=$2 package=$3 work
   [[ ! -x $dir/$name ]] || return 0
   say "building $name ${package##*@}"
   work=$(mktemp -d)
-  GOBIN=$work go_build install -trimpath -ldflags "-s -w" "$package" >"$cache/programs.log" 2>&1 ||
+  GOBIN=$work go_build install -trimpath -ldflags "-s -w${4:-}" "$package" >"$cache/programs.log" 2>&1 ||
     { tail -n 20 "$cache/programs.log" >&2; rm -rf "$work"; die "$package could not be built: see above"; }
   mv "$work/$name" "$dir/$name"
   rm -rf "$work"
