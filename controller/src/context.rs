@@ -8,14 +8,55 @@ use crate::{
     report::Report,
 };
 use kube::{
-    Client,
+    Client, Resource,
     core::DeserializeGuard,
-    runtime::reflector::{ObjectRef, Store as Cache},
+    runtime::reflector::{self, ObjectRef},
 };
 use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// An object that may not be what its type says: then it alone is left out.
 pub type Guard<K> = DeserializeGuard<K>;
+
+/// The objects of a kind, as last seen.
+#[derive(Clone)]
+pub struct Cache<K: Resource<DynamicType = ()> + 'static> {
+    objects: reflector::Store<Guard<K>>,
+    filled: watch::Receiver<bool>,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Cache<K> {
+    /// `filled` turns true when the first list is in `objects`. The store's own
+    /// `wait_until_ready` will not do: kube 5.0 wakes only the last of several that wait.
+    #[must_use]
+    pub fn new(objects: reflector::Store<Guard<K>>, filled: watch::Receiver<bool>) -> Self {
+        Self { objects, filled }
+    }
+
+    /// Waits until the cache was filled once.
+    pub async fn filled(&self) {
+        // An error means that the watch has ended: so has the process, soon.
+        drop(self.filled.clone().wait_for(|filled| *filled).await);
+    }
+
+    /// One object.
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Guard<K>>> {
+        self.objects.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// All objects.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Guard<K>>> {
+        self.objects.state()
+    }
+
+    /// For the reconciler of this kind.
+    #[must_use]
+    pub fn objects(&self) -> reflector::Store<Guard<K>> {
+        self.objects.clone()
+    }
+}
 
 /// What every reconciler has. One for each scope that is watched: all namespaces, or one.
 #[derive(Clone)]
@@ -35,9 +76,9 @@ pub struct Context {
     /// Reconciles a job of this scope.
     pub wake: Wake,
     /// The jobs of this scope, as last seen.
-    pub jobs: Cache<Guard<BackupJob>>,
+    pub jobs: Cache<BackupJob>,
     /// The stores of this scope, as last seen.
-    pub stores: Cache<Guard<BackupStore>>,
+    pub stores: Cache<BackupStore>,
 }
 
 impl std::fmt::Debug for Context {
@@ -56,7 +97,7 @@ impl Context {
     /// A store as it was last seen; the outer error is that it is malformed.
     #[must_use]
     pub fn store(&self, namespace: &str, name: &str) -> Option<Result<Arc<BackupStore>, String>> {
-        let found = self.stores.get(&ObjectRef::new(name).within(namespace))?;
+        let found = self.stores.get(namespace, name)?;
         Some(match &found.0 {
             Ok(store) => Ok(Arc::new(store.clone())),
             Err(invalid) => Err(invalid.error.clone()),

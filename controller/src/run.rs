@@ -3,7 +3,7 @@
 use crate::{
     api::{BackupJob, BackupSchedule, BackupStore},
     config::Config,
-    context::{Context, Guard},
+    context::{Cache, Context, Guard},
     error::Error,
     job::{self, schedule_of, transfers::Transfers},
     metrics::Metrics,
@@ -20,7 +20,7 @@ use kube::{
     runtime::{
         WatchStreamExt as _,
         controller::{self, Action, ReconcileRequest},
-        reflector::{self, ObjectRef, Store as Cache},
+        reflector::{self, ObjectRef},
         watcher,
     },
 };
@@ -33,7 +33,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch as flag, task::JoinSet};
 
 /// How long transfers have to end when the process stops; the grace period of a pod is 30 s.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -269,22 +269,25 @@ type Watched<K> = Result<Guard<K>, watcher::Error>;
 fn watch<K: Kind>(
     client: &Client,
     namespace: Option<&str>,
-) -> (
-    Cache<Guard<K>>,
-    impl Stream<Item = Watched<K>> + Send + use<K>,
-) {
+) -> (Cache<K>, impl Stream<Item = Watched<K>> + Send + use<K>) {
     let api: Api<Guard<K>> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let (cache, writer) = reflector::store();
+    let (objects, writer) = reflector::store();
+    let (fill, filled) = flag::channel(false);
     let events = watcher(api, watcher::Config::default())
         .default_backoff()
         // The larger half of a small object, and of no use here.
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
+        .inspect(move |event| {
+            if matches!(event, Ok(watcher::Event::InitDone)) {
+                fill.send_replace(true);
+            }
+        })
         .touched_objects();
-    (cache, events)
+    (Cache::new(objects, filled), events)
 }
 
 /// What is to be reconciled: objects that change, and those that somebody names.
@@ -297,10 +300,9 @@ fn requests<K: Kind>(
     stream::select(changed, named)
 }
 
-async fn when_filled<K: Kind>(cache: Cache<Guard<K>>, readiness: Readiness) {
-    if cache.wait_until_ready().await.is_ok() {
-        readiness.filled();
-    }
+async fn when_filled<K: Kind>(cache: Cache<K>, readiness: Readiness) {
+    cache.filled().await;
+    readiness.filled();
     // The end of a part stops the controller.
     std::future::pending().await
 }
@@ -308,7 +310,7 @@ async fn when_filled<K: Kind>(cache: Cache<Guard<K>>, readiness: Readiness) {
 /// Reconciles one kind for ever.
 async fn drive<K, Reconcile, Reconciling>(
     kind: &'static str,
-    cache: Cache<Guard<K>>,
+    cache: Cache<K>,
     requests: impl Stream<Item = Result<ReconcileRequest<Guard<K>>, watcher::Error>> + Send,
     context: Arc<Context>,
     reconcile: Reconcile,
@@ -327,7 +329,7 @@ async fn drive<K, Reconcile, Reconciling>(
         one,
         policy,
         context,
-        cache,
+        cache.objects(),
         requests,
         controller::Config::default(),
     );

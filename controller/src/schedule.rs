@@ -40,7 +40,7 @@ pub async fn reconcile(
     if schedule.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    drop(context.jobs.wait_until_ready().await);
+    context.jobs.filled().await;
     let api = Api::<BackupSchedule>::namespaced(context.client.clone(), &namespace);
     let mut schedule = BackupSchedule::clone(&schedule);
     let mut jobs = observe(&context, &namespace, &schedule).await?;
@@ -98,7 +98,7 @@ async fn observe(
     let uid = schedule.uid().ok_or(Error::Malformed("uid"))?;
     let mut jobs: Vec<Arc<BackupJob>> = context
         .jobs
-        .state()
+        .all()
         .iter()
         .filter_map(|guard| guard.0.as_ref().ok())
         .filter(|job| {

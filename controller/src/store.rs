@@ -108,7 +108,13 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
                     .await;
             }
             Err(_) => {
-                tracing::warn!(namespace, name, reason, message, "store is not ready");
+                tracing::warn!(
+                    namespace,
+                    name,
+                    reason,
+                    detail = message,
+                    "store is not ready"
+                );
                 context
                     .report
                     .warning(&about, reason, "Probe", &message)

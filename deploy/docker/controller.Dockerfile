@@ -1,8 +1,9 @@
 # The controller. The build context holds the programs `towline-controller` and `towline`, built for
-# the base's libc. The certificates are for object stores: without any, no client can be made.
+# the base's libc. The certificates are for object stores: without any, no client can be made. The time
+# zone data is for schedules.
 ARG BASE=docker.io/library/debian:bookworm-slim
 FROM ${BASE}
-ARG PACKAGES="ca-certificates"
+ARG PACKAGES="ca-certificates tzdata"
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ${PACKAGES} \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*

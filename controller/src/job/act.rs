@@ -244,7 +244,7 @@ impl Subject<'_> {
             .await?;
         self.context.transfers.forget(&self.uid);
         self.count_end();
-        tracing::warn!(namespace = self.namespace, name = self.name, %reason, message, "job failed");
+        tracing::warn!(namespace = self.namespace, name = self.name, %reason, detail = message, "job failed");
         let phase = self.status().phase;
         self.context
             .report
@@ -386,7 +386,7 @@ impl Subject<'_> {
     async fn tell_failed(&self, reason: FailureReason, message: &str, next: Next) {
         self.context.metrics.attempt_ended(Some(reason));
         let attempt = self.status().attempt;
-        tracing::warn!(namespace = self.namespace, name = self.name, attempt, %reason, message, "attempt failed");
+        tracing::warn!(namespace = self.namespace, name = self.name, attempt, %reason, detail = message, "attempt failed");
         if let Next::Retry(at) = next {
             let wait = super::record::human_duration(at.duration_since(self.now));
             let note = format!("attempt {attempt} failed: {message} (next attempt in {wait})");
@@ -400,7 +400,7 @@ impl Subject<'_> {
     /// The store, if it is Ready; else what the job waits for.
     async fn open_ready_store(&self) -> Result<Result<(Arc<Store>, JobIdentity), String>, Error> {
         // The cache is filled before the first job is judged by it.
-        drop(self.context.stores.wait_until_ready().await);
+        self.context.stores.filled().await;
         let name = &self.job.spec.store_ref.name;
         if let Some(Ok(store)) = self.context.store(&self.namespace, name) {
             let conditions = store

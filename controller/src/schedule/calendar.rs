@@ -69,7 +69,11 @@ impl Calendar {
                 schedule: schedule.to_owned(),
                 detail: e.to_string(),
             })?;
-        let zone = TimeZone::get(zone).map_err(|_| InvalidSchedule::Zone(zone.to_owned()))?;
+        let zone = match zone {
+            // Known without time zone data.
+            "Etc/UTC" | "UTC" => TimeZone::UTC,
+            _ => TimeZone::get(zone).map_err(|_| InvalidSchedule::Zone(zone.to_owned()))?,
+        };
         Ok(Self { cron, zone })
     }
 

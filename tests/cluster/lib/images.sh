@@ -17,7 +17,7 @@ image_inputs() {
     versitygw) tag=versitygw:dev dockerfile=$own/versitygw.Dockerfile files=("$bin/versitygw") ;;
     mariadb) tag=mariadb:10.11 dockerfile=$own/mariadb/Dockerfile files=("$own/mariadb/entrypoint") suite=bookworm packages_wanted="mariadb-server-core mariadb-client" ;;
     mysql) tag=mysql:9 dockerfile=$own/mysql/Dockerfile files=("$own/mysql/entrypoint") suite=sid packages_wanted="mysql-server-core mysql-client" ;;
-    controller) tag=towline-controller:dev dockerfile=$repo/deploy/docker/controller.Dockerfile files=("$(binary towline-controller)" "$(binary towline)") suite=bookworm packages_wanted="ca-certificates" ;;
+    controller) tag=towline-controller:dev dockerfile=$repo/deploy/docker/controller.Dockerfile files=("$(binary towline-controller)" "$(binary towline)") suite=bookworm packages_wanted="ca-certificates tzdata" ;;
     agent-mariadb) tag=towline-agent-mariadb:dev dockerfile=$repo/deploy/docker/agent.Dockerfile files=("$(binary towline-agent)" "$(binary towline)") suite=bookworm packages_wanted="mariadb-client mariadb-backup" ;;
     agent-mysql) tag=towline-agent-mysql:dev dockerfile=$repo/deploy/docker/agent.Dockerfile files=("$(binary towline-agent)" "$(binary towline)") suite=sid packages_wanted="mysql-client" ;;
     fault-proxy) tag=fault-proxy:dev dockerfile=$own/fault-proxy.Dockerfile files=("$(binary fault-proxy)") suite=bookworm ;;
