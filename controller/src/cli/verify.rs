@@ -24,7 +24,7 @@ const PIECES: usize = 8;
 )]
 pub(super) struct VerifyArgs {
     /// Which backup, as `towline ls` prints it
-    #[arg(required_unless_present = "latest", conflicts_with = "latest")]
+    #[arg(conflicts_with = "latest")]
     key: Option<String>,
 
     /// The newest backup of the namespace
@@ -37,6 +37,11 @@ pub(super) struct VerifyArgs {
 
 impl VerifyArgs {
     pub(super) async fn run(self) -> Result<(), CliError> {
+        if self.key.is_none() && !self.latest {
+            return Err(CliError::usage(
+                "say which backup: its key, as towline ls prints it, or --latest",
+            ));
+        }
         let store = self.store.open(true)?;
         let listed = catalog::list(&store, &self.store.namespace).await?;
         let manifest = self.choose(listed)?;

@@ -111,7 +111,10 @@ pub(super) fn is_missing_object(error: &object_store::Error) -> bool {
 
 /// `object_store` keeps an answer's body private but shows it.
 fn is_missing_bucket(text: &str) -> bool {
-    element(text, "Code") == Some("NoSuchBucket")
+    matches!(
+        element(text, "Code"),
+        Some("NoSuchBucket" | "InvalidBucketName")
+    )
 }
 
 /// Finds `<name>text</name>` in an XML answer.

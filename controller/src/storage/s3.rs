@@ -210,7 +210,7 @@ fn endpoint_url(endpoint: &str, config: &S3Config) -> Result<Url, StoreError> {
         "http" if config.allow_http => {}
         "http" => {
             return Err(StoreError::config(
-                "the endpoint is plain http, over which everybody can read the backup: use https, or set allowHttp",
+                "the endpoint is plain http, over which everybody can read the backup: use https, or allow it with allowHttp (--allow-http)",
             ));
         }
         other => {

@@ -1,0 +1,621 @@
+//! One attempt against agents that lie, break and stall, and against real stores: what is left in
+//! the store afterwards is what counts.
+
+mod agent;
+mod command;
+mod crash;
+mod gate;
+mod place;
+
+use agent::{Agent, Step, TOKEN, good, good_trailers, head, problem};
+use place::{PART, Place, places};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use towline_controller::{
+    agent_client::Endpoint,
+    catalog::{self, JobIdentity, Outcome},
+    reason::{FailureReason, Retry},
+    storage::Store,
+    transfer::{self, BackupParameters, Failure, Progress, Success, Transfer},
+};
+
+pub(crate) fn job(uid: &str) -> JobIdentity {
+    JobIdentity {
+        cluster_id: "c".into(),
+        namespace: "ns".into(),
+        job_name: "job".into(),
+        job_uid: uid.into(),
+        schedule_name: None,
+        schedule_uid: None,
+        store_uid: None,
+        created: "2026-01-02T03:04:05Z".parse().unwrap(),
+    }
+}
+
+pub(crate) fn transfer_of(
+    agent: &url::Url,
+    store: &Arc<Store>,
+    job: &JobIdentity,
+    attempt: u32,
+) -> Transfer {
+    Transfer {
+        job: job.clone(),
+        attempt,
+        agent: Endpoint {
+            base: agent.clone(),
+            token: Some(TOKEN.into()),
+            allow_local_addresses: true,
+        },
+        parameters: BackupParameters::default(),
+        store: Arc::clone(store),
+        stall_timeout: Duration::from_secs(60),
+    }
+}
+
+pub(crate) async fn run(transfer: Transfer) -> Result<Success, Failure> {
+    let (progress, _watch) = watch::channel(Progress::default());
+    transfer::run(transfer, progress, CancellationToken::new()).await
+}
+
+pub(crate) fn body(len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect()
+}
+
+fn without(name: &str, body: &[u8]) -> Vec<(&'static str, String)> {
+    good_trailers(body)
+        .into_iter()
+        .filter(|(n, _)| *n != name)
+        .collect()
+}
+
+fn with(name: &'static str, value: &str, body: &[u8]) -> Vec<(&'static str, String)> {
+    let mut trailers = without(name, body);
+    trailers.push((name, value.to_owned()));
+    trailers
+}
+
+/// Every way to fail leaves nothing at all, and has its own reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_has_its_reason_and_leaves_nothing() {
+    use FailureReason::*;
+    use Retry::*;
+    // Six MiB: one part has gone to the store before the fault shows.
+    let data = body(6 << 20);
+    let stream = |end: Vec<Step>| {
+        let mut steps = vec![head(), Step::Chunk(data.clone())];
+        steps.extend(end);
+        steps
+    };
+    let ends = |trailers| stream(vec![Step::End(trailers)]);
+    let twice = [
+        good_trailers(&data),
+        vec![("X-Streaming-Error", String::new())],
+    ]
+    .concat();
+    let told = |word: &str, text: &str| {
+        ends(vec![
+            ("X-Streaming-Error", text.to_owned()),
+            ("X-Streaming-Error-Reason", word.to_owned()),
+        ])
+    };
+    let huge_trailer = ends(with("X-Padding", &"x".repeat(1 << 20), &data));
+    let cases: Vec<(&str, Vec<Step>, FailureReason, Retry)> = vec![
+        (
+            "cut in a chunk",
+            stream(vec![Step::Raw(b"ffff\r\nabc".to_vec()), Step::Close]),
+            StreamTruncated,
+            Counted,
+        ),
+        (
+            "cut between chunks",
+            stream(vec![Step::Close]),
+            StreamTruncated,
+            Counted,
+        ),
+        (
+            "cut in the trailers",
+            stream(vec![
+                Step::Raw(b"0\r\nX-Streaming-Error: \r\n".to_vec()),
+                Step::Close,
+            ]),
+            StreamTruncated,
+            Counted,
+        ),
+        (
+            "broken framing",
+            stream(vec![Step::Raw(b"zzz\r\n".to_vec())]),
+            StreamTruncated,
+            Counted,
+        ),
+        (
+            "trailers without end",
+            huge_trailer,
+            StreamTruncated,
+            Counted,
+        ),
+        ("no trailers", ends(vec![]), TrailerMissing, Counted),
+        (
+            "no verdict",
+            ends(without("X-Streaming-Error", &data)),
+            TrailerMissing,
+            Counted,
+        ),
+        ("verdict twice", ends(twice), TrailerMissing, Counted),
+        (
+            "no length",
+            ends(without("X-Backup-Bytes", &data)),
+            TrailerMissing,
+            Counted,
+        ),
+        (
+            "wrong length",
+            ends(with("X-Backup-Bytes", "5", &data)),
+            LengthMismatch,
+            Counted,
+        ),
+        (
+            "wrong digest",
+            ends(with("Repr-Digest", &good_trailers(b"x")[2].1, &data)),
+            DigestMismatch,
+            Counted,
+        ),
+        (
+            "tool failed",
+            told("ToolFailed", "boom"),
+            StreamError,
+            Counted,
+        ),
+        ("draining", told("Draining", "bye"), Interrupted, NotCounted),
+        (
+            "preempted",
+            told("Preempted", "bye"),
+            Interrupted,
+            NotCounted,
+        ),
+        (
+            "a body that needs no trailers",
+            vec![Step::Raw(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc".to_vec(),
+            )],
+            TrailerMissing,
+            Counted,
+        ),
+        (
+            "an empty body",
+            vec![head(), Step::End(good_trailers(b""))],
+            StreamTruncated,
+            Counted,
+        ),
+        ("no answer", vec![Step::Close], AgentUnreachable, Counted),
+        (
+            "garbage",
+            vec![Step::Raw(b"SSH-2.0-x\r\n\r\n".to_vec())],
+            AgentUnreachable,
+            Counted,
+        ),
+        (
+            "400",
+            problem("400 Bad Request", "", "x"),
+            AgentRefused,
+            Never,
+        ),
+        (
+            "401",
+            problem("401 Unauthorized", "", "x"),
+            AgentRefused,
+            Counted,
+        ),
+        (
+            "403",
+            problem("403 Forbidden", "", "x"),
+            AgentRefused,
+            Counted,
+        ),
+        (
+            "409",
+            problem("409 Conflict", "retry-after: 7\r\n", "x"),
+            AgentBusy,
+            NotCounted,
+        ),
+        (
+            "501",
+            problem("501 Not Implemented", "", "x"),
+            AgentRefused,
+            Never,
+        ),
+        (
+            "502",
+            problem("502 Bad Gateway", "", "x"),
+            AgentUnreachable,
+            Counted,
+        ),
+        (
+            "503",
+            problem("503 Service Unavailable", "", "x"),
+            Interrupted,
+            NotCounted,
+        ),
+        (
+            "a redirect",
+            problem(
+                "302 Found",
+                "location: http://127.0.0.1:1/v1/backup\r\n",
+                "x",
+            ),
+            AgentRefused,
+            Never,
+        ),
+    ];
+    let (places, _gateway) = places().await;
+    for place in &places {
+        let store = place.store(8);
+        for (name, steps, reason, retry) in &cases {
+            let agent = Agent::start(steps.clone()).await;
+            let failure = run(transfer_of(&agent.url, &store, &job("u"), 1))
+                .await
+                .unwrap_err();
+            assert_eq!(
+                (failure.reason, failure.retry),
+                (*reason, *retry),
+                "{name}: {}",
+                failure.message
+            );
+            assert!(!failure.complete_tried, "{name}");
+            assert_eq!(place.remains().await, Vec::<String>::new(), "{name}");
+            match *name {
+                "409" => assert_eq!(failure.retry_after, Some(Duration::from_secs(7))),
+                "tool failed" => {
+                    assert!(
+                        failure.message.starts_with("ToolFailed: boom"),
+                        "{}",
+                        failure.message
+                    );
+                    assert_eq!(failure.bytes, data.len() as u64);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Parts, continuation objects, manifest and mark are exactly what the layout says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_backup_is_exactly_its_objects() {
+    let (places, _gateway) = places().await;
+    for place in &places {
+        // Two parts an object: 10 MiB, then 10 MiB to the last byte, then a rest; and a body that ends with an object.
+        for (uid, len, sizes) in [
+            ("u-1", (20 << 20) + 7, vec![2 * PART, 2 * PART, 7]),
+            ("u-2", 10 << 20, vec![2 * PART]),
+            ("u-3", 1, vec![1]),
+        ] {
+            let data = body(len);
+            let agent = Agent::start(good(&data)).await;
+            let store = place.store(2);
+            let job = job(uid);
+            let success = run(transfer_of(&agent.url, &store, &job, 3)).await.unwrap();
+            let folder = format!("pre/ns/job/20260102T030405Z-{uid}");
+            let keys: Vec<String> = (0..sizes.len())
+                .map(|n| {
+                    format!(
+                        "{folder}/3/backup.tar.zst{}",
+                        if n == 0 {
+                            String::new()
+                        } else {
+                            format!(".{n:04}")
+                        }
+                    )
+                })
+                .collect();
+            let m = &success.manifest;
+            assert_eq!(
+                m.objects
+                    .iter()
+                    .map(|o| (o.key.clone(), o.bytes))
+                    .collect::<Vec<_>>(),
+                keys.iter().cloned().zip(sizes).collect::<Vec<_>>()
+            );
+            assert_eq!(
+                (m.outcome, m.attempt, m.bytes),
+                (Outcome::Complete, 3, len as u64)
+            );
+            assert_eq!(
+                (
+                    m.method.as_str(),
+                    m.server_flavour.as_str(),
+                    m.backup_id.as_str()
+                ),
+                ("physical", "mariadb", "b-1")
+            );
+            assert_eq!(success.timings.lock, Some(1.5));
+            assert!(success.timings.connect.is_some() && success.timings.wrote_request.is_some());
+            let mut stored = Vec::new();
+            for key in &keys {
+                stored.extend(place.read(key).await);
+            }
+            assert!(stored == data, "what is stored differs");
+            let mut expected = keys;
+            expected.extend([
+                format!("{folder}/3/upload.json"),
+                format!("{folder}/manifest.json"),
+            ]);
+            let here: Vec<String> = place
+                .remains()
+                .await
+                .into_iter()
+                .filter(|k| k.starts_with(&folder))
+                .collect();
+            expected.sort();
+            assert_eq!(here, expected);
+            assert_eq!(
+                catalog::read_decision(&store, &job).await.unwrap().as_ref(),
+                Some(m)
+            );
+
+            // Decided is decided: neither another attempt nor a clean-up changes anything.
+            let asked = agent.requests.lock().unwrap().len();
+            assert_eq!(
+                run(transfer_of(&agent.url, &store, &job, 4))
+                    .await
+                    .unwrap()
+                    .manifest,
+                *m
+            );
+            assert_eq!(agent.requests.lock().unwrap().len(), asked);
+            assert_eq!(
+                catalog::clean_attempt(&store, &job, 3).await.unwrap(),
+                catalog::Cleaned::default()
+            );
+            let after: Vec<String> = place
+                .remains()
+                .await
+                .into_iter()
+                .filter(|k| k.starts_with(&folder))
+                .collect();
+            assert_eq!(after, expected);
+        }
+        let listed = catalog::list(&place.store(2), "ns").await.unwrap();
+        assert_eq!(listed.iter().filter(|l| l.manifest.is_ok()).count(), 3);
+    }
+}
+
+/// The request as RFC 9110 and the protocol want it; what the agent cannot do is not asked for.
+#[tokio::test]
+async fn only_what_the_agent_names_is_asked_for() {
+    let place = Place::file();
+    let store = place.store(8);
+    let agent = Agent::start(good(b"x")).await;
+    let mut t = transfer_of(&agent.url, &store, &job("u"), 2);
+    t.parameters.method = Some("logical".into());
+    t.parameters.databases = vec!["--all".into()];
+    run(t).await.unwrap();
+    let request = agent
+        .requests
+        .lock()
+        .unwrap()
+        .remove(0)
+        .to_ascii_lowercase();
+    assert!(
+        request.starts_with("get /v1/backup?method=logical&database=%2d%2dall http/1.1\r\n"),
+        "{request}"
+    );
+    for line in [
+        "te: trailers",
+        "connection: te",
+        &format!("authorization: bearer {TOKEN}"),
+        "x-backup-job: u",
+        "x-backup-attempt: 2",
+    ] {
+        assert!(
+            request.contains(&format!("\r\n{line}\r\n")),
+            "{line} in {request}"
+        );
+    }
+
+    let mut t = transfer_of(&agent.url, &store, &job("u2"), 1);
+    t.parameters.recipients = vec!["age1x".into()];
+    let failure = run(t).await.unwrap_err();
+    assert_eq!(
+        (failure.reason, failure.retry),
+        (FailureReason::AgentRefused, Retry::Never)
+    );
+    assert!(agent.requests.lock().unwrap().is_empty());
+
+    // An agent that claims encryption and sends plain text is caught by the name it gives.
+    let agent = Agent::with_info(r#"{"capabilities":["recipient"]}"#, good(b"x")).await;
+    let mut t = transfer_of(&agent.url, &store, &job("u2"), 1);
+    t.parameters.recipients = vec!["age1x".into()];
+    assert_eq!(
+        run(t).await.unwrap_err().reason,
+        FailureReason::AgentRefused
+    );
+}
+
+#[tokio::test]
+async fn what_a_peer_says_is_cut_and_cleaned() {
+    let detail = format!("{TOKEN} \\u001b[2J {}", "y".repeat(5000));
+    let agent = Agent::start(problem("400 Bad Request", "", &detail)).await;
+    let place = Place::file();
+    let failure = run(transfer_of(&agent.url, &place.store(8), &job("u"), 1))
+        .await
+        .unwrap_err();
+    assert!(
+        !failure.message.contains(TOKEN) && !failure.message.chars().any(char::is_control),
+        "{}",
+        failure.message
+    );
+    assert!(failure.message.len() < 1300 && failure.message.contains("yyy"));
+}
+
+#[tokio::test]
+async fn silence_is_a_stall() {
+    let agent = Agent::start(vec![head(), Step::Chunk(body(10)), Step::Hold]).await;
+    let place = Place::file();
+    let store = place.store(8);
+    let mut t = transfer_of(&agent.url, &store, &job("u"), 1);
+    t.stall_timeout = Duration::from_millis(300);
+    let failure = run(t).await.unwrap_err();
+    assert_eq!(
+        (failure.reason, failure.bytes),
+        (FailureReason::Stalled, 10)
+    );
+    assert_eq!(place.remains().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_transfer_leaves_nothing_and_frees_the_agent() {
+    let (places, _gateway) = places().await;
+    for place in &places {
+        let agent = Agent::start(vec![
+            head(),
+            Step::Chunk(body(6 << 20)),
+            Step::Hold,
+            Step::Hold,
+        ])
+        .await;
+        let store = place.store(8);
+        let cancel = CancellationToken::new();
+        let (progress, mut watched) = watch::channel(Progress::default());
+        let running = tokio::spawn(transfer::run(
+            transfer_of(&agent.url, &store, &job("u"), 1),
+            progress,
+            cancel.clone(),
+        ));
+        watched.wait_for(|p| p.bytes > 0).await.unwrap();
+        agent.reached_hold().await;
+        assert_eq!(watched.borrow().estimated_bytes, Some(1000));
+        cancel.cancel();
+        let failure = running.await.unwrap().unwrap_err();
+        assert_eq!(
+            (failure.reason, failure.retry),
+            (FailureReason::Interrupted, Retry::NotCounted)
+        );
+        assert!(!failure.complete_tried);
+        assert_eq!(place.remains().await, Vec::<String>::new());
+    }
+}
+
+/// Two attempts at once, as after a partition: one decision, and nothing of the loser.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_second_takes_the_decision_that_stands() {
+    let (places, _gateway) = places().await;
+    let data = body(6 << 20);
+    for place in &places {
+        let store = place.store(8);
+        for uid in ["won", "given-up"] {
+            let job = job(uid);
+            let slow = Agent::start(vec![
+                head(),
+                Step::Chunk(data.clone()),
+                Step::Hold,
+                Step::End(good_trailers(&data)),
+            ])
+            .await;
+            let running = tokio::spawn(run(transfer_of(&slow.url, &store, &job, 1)));
+            slow.reached_hold().await;
+            let standing = if uid == "won" {
+                let fast = Agent::start(good(&data)).await;
+                run(transfer_of(&fast.url, &store, &job, 2))
+                    .await
+                    .unwrap()
+                    .manifest
+            } else {
+                catalog::abandon(&store, &job, 1, jiff::Timestamp::now())
+                    .await
+                    .unwrap()
+            };
+            slow.release();
+            let outcome = running.await.unwrap();
+            if uid == "won" {
+                assert_eq!(outcome.unwrap().manifest, standing);
+            } else {
+                let failure = outcome.unwrap_err();
+                assert_eq!(
+                    (failure.reason, failure.retry),
+                    (FailureReason::Interrupted, Retry::Never)
+                );
+                assert!(!failure.complete_tried);
+            }
+            let left: Vec<String> = place
+                .remains()
+                .await
+                .into_iter()
+                .filter(|k| k.contains(&job.folder()))
+                .collect();
+            assert!(!left.iter().any(|k| k.contains("/1/")), "{left:?}");
+            assert_eq!(
+                catalog::read_decision(&store, &job).await.unwrap(),
+                Some(standing)
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_store_comes_before_the_database() {
+    let agent = Agent::start(good(b"x")).await;
+    let place = Place::S3 {
+        endpoint: "http://127.0.0.1:1".into(),
+    };
+    let failure = run(transfer_of(&agent.url, &place.store(8), &job("u"), 1))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (failure.reason, failure.retry),
+        (FailureReason::StoreError, Retry::Counted)
+    );
+    assert!(
+        failure.message.contains("nothing answers"),
+        "{}",
+        failure.message
+    );
+    assert!(agent.requests.lock().unwrap().is_empty());
+}
+
+/// What a probe finds, on a folder and on a real server.
+#[tokio::test(flavor = "multi_thread")]
+async fn probes() {
+    let (places, gateway) = places().await;
+    for place in &places {
+        place.store(8).probe("ns").await.unwrap();
+        assert_eq!(place.remains().await, Vec::<String>::new());
+    }
+    let open = |config| {
+        let location = towline_controller::storage::Location::S3(config);
+        Store::open(towline_controller::storage::StoreConfig {
+            location,
+            prefix: String::new(),
+            part_size: PART,
+            max_parts: 8,
+        })
+        .unwrap()
+    };
+    let error = open(place::s3_config("http://127.0.0.1:1"))
+        .probe("ns")
+        .await
+        .unwrap_err();
+    assert_eq!(error.reason, "Unreachable", "{error}");
+    let Some(gateway) = gateway else { return };
+    let mut config = place::s3_config(&gateway.endpoint);
+    config.bucket = "nope".into();
+    let error = open(config.clone()).probe("ns").await.unwrap_err();
+    assert_eq!(error.reason, "BucketNotFound", "{error}");
+    let error = catalog::read_decision(&open(config.clone()), &job("u"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.reason, "BucketNotFound", "{error}");
+    config.bucket = "bkt".into();
+    for (key, secret) in [("test", "wrong-secret"), ("nobody", "testsecret")] {
+        config.credentials = Some(towline_controller::storage::S3Credentials {
+            access_key_id: key.into(),
+            secret_access_key: secret.into(),
+            session_token: None,
+        });
+        let error = open(config.clone()).probe("ns").await.unwrap_err();
+        assert_eq!(error.reason, "CredentialsRefused", "{error}");
+        assert!(!error.message.contains(secret), "{error}");
+    }
+}
