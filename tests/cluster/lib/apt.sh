@@ -26,6 +26,7 @@ apt_of() {
   local root=$cache/apt/$1 program=$2
   shift 2
   "$program" -o Dir::State="$root/state" -o Dir::State::status="$root/status" -o Dir::Cache="$root/cache" \
+    -o Dir::Cache::pkgcache=pkgcache.bin -o Dir::Cache::srcpkgcache=srcpkgcache.bin \
     -o Dir::Etc::SourceList="$root/sources.list" -o Dir::Etc::SourceParts=/dev/null \
     -o Acquire::Check-Valid-Until=false -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
     -o APT::Sandbox::User=root "$@"
@@ -48,15 +49,14 @@ refresh_suite() {
   fi
 }
 
-# exact SUITE PACKAGE..: `package=version` for each, as apt-get takes it.
+# exact SUITE PACKAGE..: `package=version` for each, as apt-get takes it, in the order of their names.
 exact() {
-  local suite=$1 package version
+  local suite=$1 found
   shift
-  for package in "$@"; do
-    version=$(apt_of "$suite" apt-cache policy "$package" | awk '$1 == "Candidate:" {print $2}')
-    [[ -n $version && $version != "(none)" ]] || die "Debian $suite has no package '$package'"
-    printf '%s=%s ' "$package" "$version"
-  done
+  found=$(apt_of "$suite" apt-cache policy "$@" |
+    awk '/^[^ ]/ {name = $1; sub(/:$/, "", name)} $1 == "Candidate:" && $2 != "(none)" {print name "=" $2}' | sort)
+  [[ $(wc -l <<<"$found") == "$#" ]] || die "Debian $suite does not have all of: $*"
+  tr '\n' ' ' <<<"$found"
 }
 
 # build_settings SUITE FOLDER: this machine's way to the packages, to be mounted while an image is built.

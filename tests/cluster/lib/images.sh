@@ -60,9 +60,9 @@ make_image() {
   prepare_context "$name" "$work/context"
   if [[ -n $suite ]]; then
     refresh_suite "$suite"
-    base=$(base_image "$suite")
+    base=$(base_image "$suite") || return 1
     # shellcheck disable=SC2086
-    pinned=$(exact "$suite" $packages_wanted)
+    [[ -z $packages_wanted ]] || pinned=$(exact "$suite" $packages_wanted) || return 1
   fi
   key=$( (printf '%s\n' "$tag" "$base" "$pinned" && cat "$dockerfile" && cd "$work/context" && sha256sum -- *) | sha256sum | cut -c1-16)
   if [[ ! -f $images/$name-$key.tar ]]; then
@@ -123,7 +123,9 @@ overlay_works() {
 
 # base_image SUITE: its name, which holds the versions of what every process in it uses.
 base_image() {
-  printf 'localhost/towline-base:%s-%s' "$1" "$(exact "$1" base-files libc6 apt dpkg | sha256sum | cut -c1-12)"
+  local versions
+  versions=$(exact "$1" base-files libc6 apt dpkg) || return 1
+  printf 'localhost/towline-base:%s-%s' "$1" "$(sha256sum <<<"$versions" | cut -c1-12)"
 }
 
 # ensure_base SUITE IMAGE: a minimal system from Debian's own archive.
