@@ -349,7 +349,8 @@ mod tests {
         let key = identity().manifest_key(&store).unwrap();
         let parse = |m: &Manifest| Manifest::parse(&store, &key, &to_json(m).unwrap());
         assert_eq!(parse(&good).unwrap(), good);
-        let altered: [(&str, fn(&mut Manifest)); 6] = [
+        type Alter = fn(&mut Manifest);
+        let altered: [(&str, Alter); 6] = [
             ("newer", |m| m.format_version = 2),
             ("another folder", |m| m.identity.job_uid = "u-2".into()),
             ("outside", |m| {

@@ -39,7 +39,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Pull one backup from an agent into a store
-    Backup(backup::BackupArgs),
+    Backup(Box<backup::BackupArgs>),
     /// List the backups of a store
     Ls(ls::LsArgs),
     /// Read a backup back and check every sum

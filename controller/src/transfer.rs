@@ -3,6 +3,7 @@
 //! Knows nothing of Kubernetes: the controller runs it beside its reconcilers, the command line runs
 //! it as its main job.
 
+mod peek;
 mod progress;
 mod pull;
 mod upload;
@@ -11,9 +12,11 @@ mod verdict;
 use crate::{
     agent_client::{self, AgentError, Claim, Endpoint},
     catalog::{self, JobIdentity, Manifest, Outcome},
+    peer_text::{Keep, clean},
     reason::{FailureReason, Retry},
     storage::{Store, StoreError},
 };
+use peek::Peek;
 use progress::Reporter;
 use pull::{Piece, Pull};
 use std::{
@@ -259,7 +262,7 @@ async fn attempt(
     };
     let head_timeout = t.stall_timeout.max(MIN_HEAD_TIMEOUT);
     let stream = agent_client::backup(&t.agent, &t.parameters, claim, head_timeout).await?;
-    let server = stream.info.server.clone().unwrap_or_default();
+    let server = stream.info.database.clone().unwrap_or_default();
     let mut timings = stream.timings;
     let mut reporter = Reporter::new(progress);
     reporter.started(
@@ -278,6 +281,7 @@ async fn attempt(
     upload.begin().await?;
 
     let copy_started = Instant::now();
+    let mut peek = Peek::default();
     let mut pull = Pull::new(stream.body, t.stall_timeout);
     let end = loop {
         let piece = tokio::select! {
@@ -287,6 +291,7 @@ async fn attempt(
         state.bytes = pull.bytes();
         match piece {
             Piece::Data(data) => {
+                peek.add(&data);
                 upload.write(&data).await?;
                 reporter.received(state.bytes);
             }
@@ -311,6 +316,7 @@ async fn attempt(
 
     let finalize_started = Instant::now();
     let objects = upload.complete().await?;
+    let about = about(&peek, t, &server);
     let manifest = Manifest {
         format_version: catalog::FORMAT_VERSION,
         outcome: Outcome::Complete,
@@ -321,14 +327,9 @@ async fn attempt(
         objects,
         sha256: hex::encode(sha256),
         backup_id: stream.backup_id,
-        method: t
-            .parameters
-            .method
-            .clone()
-            .or(stream.info.default_method)
-            .unwrap_or_default(),
-        server_flavour: server.flavour,
-        server_version: server.version,
+        method: about.method,
+        server_flavour: about.server_flavour,
+        server_version: about.server_version,
         position: towline_agent::archive::Position::default(),
         start_time,
     };
@@ -344,6 +345,31 @@ async fn attempt(
         }
     }
     standing(decided, timings)
+}
+
+/// What the manifest says of the backup's origin.
+struct About {
+    method: String,
+    server_flavour: String,
+    server_version: String,
+}
+
+/// The archive itself knows best; of an encrypted one only what was asked for is known.
+fn about(peek: &Peek, t: &Transfer, server: &agent_client::Server) -> About {
+    let token = t.agent.token.as_deref();
+    let short = |text: &str| clean(text, token, Keep::Start);
+    match peek.metadata() {
+        Some(m) => About {
+            method: short(&m.method),
+            server_flavour: short(&m.server_flavour),
+            server_version: short(&m.server_version),
+        },
+        None => About {
+            method: t.parameters.method.clone().unwrap_or_default(),
+            server_flavour: server.flavour.clone(),
+            server_version: server.version.clone(),
+        },
+    }
 }
 
 /// What a decision that stands means for an attempt.

@@ -20,9 +20,7 @@ pub struct Info {
     /// Names of the parameters that the agent takes, and of what else it can do.
     pub capabilities: Vec<String>,
     /// The database, when the agent could ask it.
-    pub server: Option<Server>,
-    /// What the agent does when no method is asked for.
-    pub default_method: Option<String>,
+    pub database: Option<Server>,
 }
 
 /// The database server.
@@ -63,14 +61,10 @@ pub(super) async fn read(
 fn parse(body: &[u8], token: Option<&str>) -> Result<Info, String> {
     let mut info: Info =
         serde_json::from_slice(body).map_err(|e| clean(&e.to_string(), token, Keep::Start))?;
-    if let Some(server) = &mut info.server {
+    if let Some(server) = &mut info.database {
         server.flavour = clean(&server.flavour, token, Keep::Start);
         server.version = clean(&server.version, token, Keep::Start);
     }
-    // It goes into the manifest: only what the protocol knows.
-    info.default_method = info
-        .default_method
-        .filter(|m| m == "physical" || m == "logical");
     Ok(info)
 }
 
@@ -80,14 +74,14 @@ mod tests {
 
     #[test]
     fn what_is_new_is_left_alone_and_what_is_foul_is_cleaned() {
-        let info = parse(br#"{"capabilities":["method"],"server":{"flavour":"mariadb","version":"10.11\u001b[2J","role":"primary"},"x":1}"#, None);
+        let info = parse(br#"{"capabilities":["method"],"database":{"flavour":"mariadb","version":"10.11\u001b[2J","role":"primary"},"x":1}"#, None);
         let info = info.unwrap();
         assert!(info.can("method") && !info.can("recipient"));
-        assert_eq!(info.server.unwrap().version, "10.11 [2J");
+        assert_eq!(info.database.unwrap().version, "10.11 [2J");
         assert!(
-            parse(br#"{"capabilities":[],"server":null}"#, None)
+            parse(br#"{"capabilities":[],"database":null}"#, None)
                 .unwrap()
-                .server
+                .database
                 .is_none()
         );
         assert!(parse(b"<html>", None).is_err());

@@ -76,8 +76,8 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn start(steps: Vec<Step>) -> Self {
-        let info = r#"{"capabilities":["method","compression","level","parallel","database","max-rate"],"defaultMethod":"physical",
-            "server":{"flavour":"mariadb","version":"10.11.19-MariaDB"}}"#;
+        let info = r#"{"capabilities":["method","compression","level","parallel","database","max-rate"],
+            "database":{"flavour":"mariadb","version":"10.11.19-MariaDB"}}"#;
         Self::with_info(info, steps).await
     }
 

@@ -116,6 +116,7 @@ async fn backup_ls_and_verify() {
         assert_eq!(code, 0);
         assert!(
             out.starts_with("KEY ")
+                && out.contains(" physical ")
                 && out.contains(&key)
                 && out.contains("mariadb 10.11.19-MariaDB"),
             "{out}"
