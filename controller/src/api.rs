@@ -7,6 +7,10 @@
     unreachable_pub,
     reason = "KubeSchema copies each struct, with its pub, into a function body"
 )]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "it takes the arguments of several print columns for one attribute"
+)]
 
 pub mod conditions;
 mod cron;

@@ -2,6 +2,7 @@
 //! observed and cancelled.
 
 mod act;
+mod decide;
 pub mod plan;
 pub mod record;
 pub mod source;

@@ -12,6 +12,11 @@ use std::{
     time::Duration,
 };
 
+/// Namespace and name.
+type NamespacedName = (String, String);
+/// Labels of `towline_jobs_total`.
+type PhaseAndReason = (&'static str, &'static str);
+
 /// The controller's metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -22,7 +27,7 @@ pub struct Metrics {
     schedule_failures: IntGaugeVec,
     schedule_suspended: IntGaugeVec,
     jobs: IntCounterVec,
-    jobs_seen: Mutex<HashMap<(String, String), HashSet<(&'static str, &'static str)>>>,
+    jobs_seen: Mutex<HashMap<NamespacedName, HashSet<PhaseAndReason>>>,
     attempts: IntCounterVec,
     /// Bytes received from agents.
     pub transfer_bytes: IntCounter,

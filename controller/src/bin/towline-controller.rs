@@ -1,7 +1,11 @@
 //! `towline-controller`: runs the controller, or writes the CRDs.
 
 use clap::{Parser, Subcommand};
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use towline_controller::{
     api,
@@ -33,7 +37,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(*args),
-        Command::Crds { dir } => crds(dir),
+        Command::Crds { dir } => crds(dir.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,9 +77,9 @@ fn run(args: RunArgs) -> Result<(), Box<dyn std::error::Error>> {
     })
 }
 
-fn crds(dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+fn crds(dir: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
     for (name, yaml) in api::crd_files()? {
-        match &dir {
+        match dir {
             Some(dir) => {
                 let path = dir.join(name);
                 std::fs::write(&path, yaml).map_err(|e| format!("{}: {e}", path.display()))?;

@@ -1,23 +1,24 @@
 //! The steps of a job that reach beyond its object: agent, store, transfer.
 
-use super::{Subject, record::Next, source, transfers::NoSlot};
+use super::{
+    Subject,
+    record::Next,
+    source::{self, NotChosen},
+    transfers::NoSlot,
+};
 use crate::{
     api::{ANNOTATION_SCHEDULED_AT, BackupJobSpec, conditions, job::CompressionType, store::READY},
-    catalog::{self, JobIdentity, Manifest, Outcome},
-    context::STORE_PATIENCE,
+    catalog::{JobIdentity, Manifest},
     error::Error,
     reason::{FailureReason, Retry},
-    storage::{Store, StoreError, from_api},
-    transfer::{BackupParameters, Failure, Success, Timings, Transfer},
+    storage::{Store, from_api},
+    transfer::{BackupParameters, Success, Timings, Transfer},
 };
-use futures::{StreamExt as _, stream};
 use kube::{ResourceExt, runtime::controller::Action};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// How often a job looks for a store that is not Ready. No request is made for it.
 const STORE_POLL: Duration = Duration::from_secs(3);
-/// When the store is asked again about a job that must not end without its answer.
-const DECISION_RETRY: Duration = Duration::from_secs(15);
 /// When a job looks again for a slot, were it not woken.
 const SLOT_POLL: Duration = Duration::from_secs(30);
 
@@ -40,7 +41,8 @@ impl Subject<'_> {
         };
         let agent = match source::choose(self.context, &self.namespace, &self.job).await {
             Ok(agent) => agent,
-            Err(failure) => {
+            Err(NotChosen::Error(error)) => return Err(error),
+            Err(NotChosen::Failed(failure)) => {
                 let next = self
                     .change(|record| record.fail_unclaimed(&failure))
                     .await?;
@@ -165,125 +167,15 @@ impl Subject<'_> {
         (reason, Retry::Never, message)
     }
 
-    /// An attempt was claimed by a process that is gone. The manifest says whether it got through;
-    /// else its uploads are aborted and the next attempt follows.
-    pub(super) async fn recover(&mut self) -> Result<Action, Error> {
-        let attempt = self.status().attempt;
-        let (store, identity) = match self.open_store().await? {
-            Ok(opened) => opened,
-            Err(message) => return self.undecided(&message).await,
-        };
-        match patiently(catalog::read_decision(&store, &identity)).await {
-            Ok(Some(manifest)) if manifest.outcome == Outcome::Complete => {
-                return self.adopt(&store, &manifest).await;
-            }
-            Ok(_) => {}
-            Err(error) => return self.undecided(&error.message).await,
-        }
-        if let Err(error) = patiently(catalog::clean_attempt(&store, &identity, attempt)).await {
-            return self.undecided(&error.message).await;
-        }
-        let failure = Failure {
-            reason: FailureReason::Interrupted,
-            message: format!(
-                "the controller was stopped during attempt {attempt}; what it had uploaded was aborted"
-            ),
-            retry: Retry::NotCounted,
-            retry_after: None,
-            bytes: 0,
-            // A zombie of the process may still complete it.
-            complete_tried: true,
-        };
-        let next = self.change(|record| record.fail(&failure)).await?;
-        self.tell_failed(failure.reason, &failure.message, next)
-            .await;
-        Ok(Action::requeue(Duration::from_millis(10)))
-    }
-
-    /// Ends the job without a backup, unless the store says that there is one.
-    pub(super) async fn conclude(
-        &mut self,
-        reason: FailureReason,
-        message: &str,
-    ) -> Result<Action, Error> {
-        let status = self.status();
-        if status.attempts.iter().any(|a| a.agent.is_some()) {
-            match self.open_store().await? {
-                Ok((store, identity)) => {
-                    if status.complete_tried {
-                        match patiently(catalog::abandon(
-                            &store,
-                            &identity,
-                            status.attempt,
-                            self.now,
-                        ))
-                        .await
-                        {
-                            Ok(manifest) if manifest.outcome == Outcome::Complete => {
-                                return self.adopt(&store, &manifest).await;
-                            }
-                            Ok(_) => {}
-                            Err(error) => return self.undecided(&error.message).await,
-                        }
-                    }
-                    self.clean_all(&store, &identity, status.attempt, None)
-                        .await;
-                }
-                Err(problem) if status.complete_tried => return self.undecided(&problem).await,
-                Err(problem) => {
-                    tracing::warn!(
-                        namespace = self.namespace,
-                        name = self.name,
-                        problem,
-                        "leftovers of failed attempts could not be looked for"
-                    );
-                }
-            }
-        }
-        self.change(|record| record.conclude(reason, message))
-            .await?;
-        self.context.transfers.forget(&self.uid);
-        self.count_end();
-        tracing::warn!(namespace = self.namespace, name = self.name, %reason, detail = message, "job failed");
-        let phase = self.status().phase;
-        self.context
-            .report
-            .warning(&self.object(), reason.as_str(), phase.as_str(), message)
-            .await;
-        Ok(Action::requeue(Duration::from_millis(100)))
-    }
-
-    /// A manifest that stands is the job's success, whichever attempt wrote it.
-    async fn adopt(&mut self, store: &Store, manifest: &Manifest) -> Result<Action, Error> {
-        if let Ok(identity) = self.identity(None)
-            && self.status().complete_tried
-        {
-            self.clean_all(
-                store,
-                &identity,
-                self.status().attempt,
-                Some(manifest.attempt),
-            )
-            .await;
-        }
-        self.succeed(manifest, None).await
-    }
-
-    async fn succeed(
+    pub(super) async fn succeed(
         &mut self,
         manifest: &Manifest,
         timings: Option<&Timings>,
     ) -> Result<Action, Error> {
-        let key = match self.open_store().await? {
-            Ok((store, _)) => manifest.key(&store).ok(),
-            Err(_) => None,
-        }
-        // The store's object went meanwhile; the manifest lies beside the attempt's folder.
-        .unwrap_or_else(|| {
-            let first = manifest.objects.first().map_or("", |o| o.key.as_str());
-            let folder = first.rsplitn(3, '/').nth(2).unwrap_or_default();
-            format!("{folder}/manifest.json")
-        });
+        // The manifest lies beside the folders of the attempts.
+        let first = manifest.objects.first().map_or("", |o| o.key.as_str());
+        let folder = first.rsplitn(3, '/').nth(2).unwrap_or_default();
+        let key = format!("{folder}/manifest.json");
         self.change(|record| record.succeed(manifest, key, timings))
             .await?;
         self.context.transfers.forget(&self.uid);
@@ -329,61 +221,7 @@ impl Subject<'_> {
         }
     }
 
-    /// The store does not answer, and without its answer nothing may be decided.
-    async fn undecided(&mut self, problem: &str) -> Result<Action, Error> {
-        let message =
-            format!("an attempt may have got through, and the store cannot be asked: {problem}");
-        let status = self.status();
-        tracing::warn!(
-            namespace = self.namespace,
-            name = self.name,
-            problem,
-            "the store cannot be asked about an attempt"
-        );
-        self.change(|record| record.wait(Some(FailureReason::StoreError), "StoreError", &message))
-            .await?;
-        if status.reason != Some(FailureReason::StoreError) {
-            self.context
-                .report
-                .warning(
-                    &self.object(),
-                    FailureReason::StoreError.as_str(),
-                    "Decide",
-                    &message,
-                )
-                .await;
-        }
-        Ok(Action::requeue(DECISION_RETRY))
-    }
-
-    /// Takes away what attempts left, but for the one that won. What cannot be taken away now, the
-    /// sweep or the bucket's lifecycle rule will.
-    async fn clean_all(
-        &self,
-        store: &Store,
-        identity: &JobIdentity,
-        last: u32,
-        winner: Option<u32>,
-    ) {
-        let attempts = (1..=last).filter(|attempt| Some(*attempt) != winner);
-        let cleaning = stream::iter(attempts)
-            .map(|attempt| catalog::clean_attempt(store, identity, attempt))
-            .buffer_unordered(8);
-        let all = cleaning.for_each(|cleaned| async {
-            if let Err(error) = cleaned {
-                tracing::warn!(namespace = self.namespace, name = self.name, %error, "leftovers of an attempt stay");
-            }
-        });
-        if tokio::time::timeout(STORE_PATIENCE, all).await.is_err() {
-            tracing::warn!(
-                namespace = self.namespace,
-                name = self.name,
-                "leftovers of attempts stay: the store is too slow"
-            );
-        }
-    }
-
-    async fn tell_failed(&self, reason: FailureReason, message: &str, next: Next) {
+    pub(super) async fn tell_failed(&self, reason: FailureReason, message: &str, next: Next) {
         self.context.metrics.attempt_ended(Some(reason));
         let attempt = self.status().attempt;
         tracing::warn!(namespace = self.namespace, name = self.name, attempt, %reason, detail = message, "attempt failed");
@@ -420,7 +258,9 @@ impl Subject<'_> {
     }
 
     /// The store, Ready or not; else why it cannot be opened.
-    async fn open_store(&self) -> Result<Result<(Arc<Store>, JobIdentity), String>, Error> {
+    pub(super) async fn open_store(
+        &self,
+    ) -> Result<Result<(Arc<Store>, JobIdentity), String>, Error> {
         let name = &self.job.spec.store_ref.name;
         let store = match self.context.store(&self.namespace, name) {
             None => {
@@ -445,20 +285,6 @@ impl Subject<'_> {
             Err(error) => Err(format!("BackupStore {name}: {error}")),
         })
     }
-}
-
-/// A store that never answers must not hold a reconcile for ever.
-async fn patiently<T>(
-    asking: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    tokio::time::timeout(STORE_PATIENCE, asking)
-        .await
-        .unwrap_or_else(|_| {
-            Err(StoreError {
-                message: format!("no answer within {} s", STORE_PATIENCE.as_secs()),
-                reason: StoreError::UNREACHABLE,
-            })
-        })
 }
 
 /// What the agent is asked for.

@@ -8,6 +8,7 @@ use crate::{
     },
     config::AllowedHosts,
     context::Context,
+    error::Error,
     reason::{FailureReason, Retry},
     transfer::Failure,
 };
@@ -28,11 +29,43 @@ pub struct Agent {
     pub pod: Option<String>,
 }
 
+/// Why no agent was chosen.
+#[derive(Debug)]
+pub enum NotChosen {
+    /// The attempt has failed: `NoAgent` or `InvalidSpec`; the message says what to check.
+    Failed(Failure),
+    /// The API server did not answer: that is not the job's fault.
+    Error(Error),
+}
+
+impl From<Failure> for NotChosen {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl NotChosen {
+    /// What may not be read is the job's failure, so that its status says so.
+    fn of(error: kube::Error, reason: FailureReason, what: &str) -> Self {
+        match &error {
+            kube::Error::Api(status) if status.code == 403 => {
+                let message = format!("the controller may not read {what}: {}", status.message);
+                Self::Failed(failure(reason, Retry::Counted, message))
+            }
+            _ => Self::Error(error.into()),
+        }
+    }
+}
+
 /// Chooses an agent.
 ///
 /// # Errors
-/// [`Failure`]: `NoAgent`, `InvalidSpec`; it says what to check.
-pub async fn choose(context: &Context, namespace: &str, job: &BackupJob) -> Result<Agent, Failure> {
+/// [`NotChosen`].
+pub async fn choose(
+    context: &Context,
+    namespace: &str,
+    job: &BackupJob,
+) -> Result<Agent, NotChosen> {
     let source = &job.spec.source;
     let (base, pod) = match (&source.pod_selector, &source.url) {
         (Some(selector), None) => {
@@ -40,13 +73,7 @@ pub async fn choose(context: &Context, namespace: &str, job: &BackupJob) -> Resu
             let pods = Api::<Pod>::namespaced(context.client.clone(), namespace)
                 .list(&ListParams::default().labels_from(&selector))
                 .await
-                .map_err(|e| {
-                    failure(
-                        FailureReason::NoAgent,
-                        Retry::Counted,
-                        format!("pods could not be listed: {e}"),
-                    )
-                })?;
+                .map_err(|e| NotChosen::of(e, FailureReason::NoAgent, "pods"))?;
             let (name, address) = pick(&pods.items, &selector.to_string(), namespace)?;
             let port = source.port.unwrap_or(DEFAULT_AGENT_PORT);
             (
@@ -60,7 +87,8 @@ pub async fn choose(context: &Context, namespace: &str, job: &BackupJob) -> Resu
                 FailureReason::InvalidSpec,
                 Retry::Never,
                 "set exactly one of spec.source.podSelector and spec.source.url".into(),
-            ));
+            )
+            .into());
         }
     };
     let base = url::Url::parse(&base).map_err(|e| {
@@ -177,31 +205,23 @@ async fn token(
     context: &Context,
     namespace: &str,
     source: &Source,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<String>, NotChosen> {
     let Some(auth) = &source.auth else {
         return Ok(None);
     };
     let (name, key) = (&auth.token_secret_ref.name, &auth.token_secret_ref.key);
-    let counted = |message: String| failure(FailureReason::InvalidSpec, Retry::Counted, message);
-    let secret = match Api::<Secret>::namespaced(context.client.clone(), namespace)
+    // Counted, not final: the Secret may come after the job.
+    let missing = |message: String| failure(FailureReason::InvalidSpec, Retry::Counted, message);
+    let secret = Api::<Secret>::namespaced(context.client.clone(), namespace)
         .get_opt(name)
         .await
-    {
-        Ok(Some(secret)) => secret,
-        Ok(None) => {
-            return Err(counted(format!(
+        .map_err(|e| NotChosen::of(e, FailureReason::InvalidSpec, &format!("Secret {name}")))?
+        .ok_or_else(|| {
+            missing(format!(
                 "Secret {name} does not exist in namespace {namespace}: create it with the agent's token under the key {key}"
-            )));
-        }
-        Err(error) => {
-            return Err(counted(format!(
-                "Secret {name} in namespace {namespace} could not be read: {error}"
-            )));
-        }
-    };
-    read_token(&secret, namespace, key)
-        .map(Some)
-        .map_err(counted)
+            ))
+        })?;
+    Ok(Some(read_token(&secret, namespace, key).map_err(missing)?))
 }
 
 fn read_token(secret: &Secret, namespace: &str, key: &str) -> Result<String, String> {

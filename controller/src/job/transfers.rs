@@ -335,3 +335,6 @@ impl Transfers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

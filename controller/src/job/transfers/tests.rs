@@ -1,0 +1,119 @@
+use super::*;
+use crate::{
+    agent_client::Endpoint,
+    catalog::JobIdentity,
+    storage::{Location, Store, StoreConfig},
+    transfer::BackupParameters,
+};
+use futures::{StreamExt as _, channel::mpsc};
+use std::time::Duration;
+
+fn transfers(max: usize) -> Transfers {
+    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+    Transfers::new(max, Arc::new(metrics))
+}
+
+fn job(name: &str) -> JobRef {
+    JobRef::new(name).within("shop")
+}
+
+/// A transfer from an agent that takes the connection and says nothing.
+fn silent(agent: &tokio::net::TcpListener, folder: &std::path::Path) -> Transfer {
+    let config = StoreConfig {
+        location: Location::File {
+            root: folder.to_owned(),
+        },
+        prefix: String::new(),
+        part_size: StoreConfig::DEFAULT_PART_SIZE,
+        max_parts: StoreConfig::DEFAULT_MAX_PARTS,
+    };
+    let base = format!("http://{}", agent.local_addr().unwrap());
+    Transfer {
+        job: JobIdentity {
+            cluster_id: "c".into(),
+            namespace: "shop".into(),
+            job_name: "a".into(),
+            job_uid: "1".into(),
+            schedule_name: None,
+            schedule_uid: None,
+            store_uid: None,
+            created: Timestamp::UNIX_EPOCH,
+        },
+        attempt: 1,
+        agent: Endpoint {
+            base: base.parse().unwrap(),
+            token: None,
+            allow_local_addresses: true,
+        },
+        parameters: BackupParameters::default(),
+        store: Arc::new(Store::open(config).unwrap()),
+        stall_timeout: Duration::from_secs(300),
+    }
+}
+
+#[tokio::test]
+async fn a_job_without_a_slot_is_woken_when_one_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let transfers = transfers(1);
+    let (wake, mut woken) = mpsc::unbounded();
+    let slot = transfers.reserve("1", &job("a"), &wake).unwrap();
+    transfers.start(slot, "1", &job("a"), &wake, silent(&agent, folder.path()));
+    assert_eq!(
+        transfers.reserve("2", &job("b"), &wake).unwrap_err(),
+        NoSlot::Full
+    );
+    assert_eq!(
+        (transfers.local("1"), transfers.local("2")),
+        (Local::Running, Local::None)
+    );
+
+    transfers.cancel("1", FailureReason::Cancelled);
+    transfers.cancel("1", FailureReason::DeadlineExceeded);
+    let both = [woken.next().await.unwrap(), woken.next().await.unwrap()];
+    assert!(
+        both.contains(&job("a")) && both.contains(&job("b")),
+        "{both:?}"
+    );
+    let ended = transfers.ended("1").unwrap();
+    assert_eq!(
+        (ended.attempt, ended.stopped_by),
+        (1, Some(FailureReason::Cancelled))
+    );
+    assert_eq!(ended.result.unwrap_err().reason, FailureReason::Interrupted);
+    assert!(transfers.reserve("2", &job("b"), &wake).is_ok());
+}
+
+#[tokio::test]
+async fn closing_ends_what_runs_and_starts_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let transfers = transfers(4);
+    let (wake, mut woken) = mpsc::unbounded();
+    let slot = transfers.reserve("1", &job("a"), &wake).unwrap();
+    transfers.start(slot, "1", &job("a"), &wake, silent(&agent, folder.path()));
+    transfers.close();
+    assert_eq!(
+        transfers.reserve("2", &job("b"), &wake).unwrap_err(),
+        NoSlot::Closed
+    );
+    woken.next().await.unwrap();
+    assert_eq!(transfers.local("1"), Local::Ended);
+    transfers.forget("1");
+    transfers.empty().await;
+}
+
+#[tokio::test]
+async fn a_job_of_the_same_name_is_another_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let transfers = transfers(4);
+    let (wake, _woken) = mpsc::unbounded();
+    let slot = transfers.reserve("1", &job("a"), &wake).unwrap();
+    transfers.start(slot, "1", &job("a"), &wake, silent(&agent, folder.path()));
+    transfers.forget_others(&job("a"), Some("1"));
+    transfers.forget_others(&job("b"), None);
+    assert_eq!(transfers.local("1"), Local::Running);
+    transfers.forget_others(&job("a"), Some("2"));
+    assert_eq!(transfers.local("1"), Local::None);
+}
