@@ -2,4 +2,7 @@
 //! generated, and says in a trailer whether it is complete.
 
 pub mod archive;
+pub mod backup;
+pub mod body;
+pub mod database;
 pub mod protocol;

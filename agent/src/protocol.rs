@@ -114,11 +114,17 @@ const ENCODE: &AsciiSet = &CONTROLS.add(b'%');
 #[must_use]
 pub fn encode_error(text: &str) -> String {
     let text = text.trim();
-    let text = if text.is_empty() { "unknown error" } else { text };
+    let text = if text.is_empty() {
+        "unknown error"
+    } else {
+        text
+    };
     let mut kept = 0;
     let mut start = text.len();
     for (at, ch) in text.char_indices().rev() {
-        let cost = utf8_percent_encode(&text[at..at + ch.len_utf8()], ENCODE).map(str::len).sum::<usize>();
+        let cost = utf8_percent_encode(&text[at..at + ch.len_utf8()], ENCODE)
+            .map(str::len)
+            .sum::<usize>();
         if kept + cost > MAX_ERROR_BYTES {
             break;
         }
@@ -140,7 +146,10 @@ pub fn decode_error(value: &[u8]) -> String {
 #[must_use]
 pub fn encode_digest(sha256: &[u8; 32]) -> String {
     use base64::Engine as _;
-    format!("sha-256=:{}:", base64::engine::general_purpose::STANDARD.encode(sha256))
+    format!(
+        "sha-256=:{}:",
+        base64::engine::general_purpose::STANDARD.encode(sha256)
+    )
 }
 
 /// Finds the `sha-256` of an RFC 9530 `Repr-Digest` value, which may list other algorithms too.
@@ -149,7 +158,11 @@ pub fn decode_digest(value: &str) -> Option<[u8; 32]> {
     use base64::Engine as _;
     value.split(',').find_map(|member| {
         let encoded = member.trim().strip_prefix("sha-256=:")?.strip_suffix(':')?;
-        base64::engine::general_purpose::STANDARD.decode(encoded).ok()?.try_into().ok()
+        base64::engine::general_purpose::STANDARD
+            .decode(encoded)
+            .ok()?
+            .try_into()
+            .ok()
     })
 }
 
@@ -160,8 +173,12 @@ mod tests {
 
     #[test]
     fn digest_of_the_rfc() {
-        let d = decode_digest("sha-512=:AAAA:, sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:");
-        assert_eq!(d.map(|d| encode_digest(&d)).as_deref(), Some("sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"));
+        let d =
+            decode_digest("sha-512=:AAAA:, sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:");
+        assert_eq!(
+            d.map(|d| encode_digest(&d)).as_deref(),
+            Some("sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:")
+        );
         assert_eq!(decode_digest("sha-256=:AAAA:"), None);
     }
 

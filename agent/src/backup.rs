@@ -1,0 +1,138 @@
+//! The engine: one backup at a time, from a request to a body that ends in a verdict.
+
+mod command;
+mod dump;
+mod metrics;
+mod pipeline;
+mod prepare;
+mod process;
+mod request;
+mod run;
+mod slot;
+mod stage;
+mod tool;
+
+pub use metrics::BackupMetrics;
+pub use request::{
+    BackupRequest, CAPABILITIES, Compression, JobAttempt, LastBackup, Method, Running, StartError,
+    Started, ToolInfo,
+};
+
+use crate::database::{Connection, DatabaseError, ServerInfo};
+use crate::protocol::StreamReason;
+use slot::Slots;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
+use tool::Installed;
+
+/// How the engine works.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The server to back up.
+    pub database: Connection,
+    /// Method of a request that names none; `None`: physical where a tool for it is installed.
+    pub method: Option<Method>,
+    /// Bytes of output kept in memory while the tool holds locks.
+    pub lock_buffer: u64,
+    /// Longest time that a slow reader may prolong locks, and longest wait for one.
+    pub max_lock: Duration,
+    /// Longest time that a reader may take nothing.
+    pub stall_timeout: Duration,
+    /// Most bytes of body a second, whatever a request asks for.
+    pub max_rate: Option<u64>,
+    /// Whether a Galera node is backed up.
+    pub allow_galera: bool,
+    /// Folder for small private files.
+    pub tmp: PathBuf,
+}
+
+struct Shared {
+    config: EngineConfig,
+    metrics: BackupMetrics,
+    tools: OnceCell<Vec<Installed>>,
+    slots: Slots,
+}
+
+/// Makes backups, one at a time. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+impl Engine {
+    /// An engine with a free slot.
+    #[must_use]
+    pub fn new(config: EngineConfig, metrics: BackupMetrics) -> Self {
+        let slots = Slots::default();
+        Self(Arc::new(Shared {
+            config,
+            metrics,
+            tools: OnceCell::new(),
+            slots,
+        }))
+    }
+
+    /// Takes the slot, asks the server, starts the tool. A request that pre-empts waits until the
+    /// older tool is reaped. Dropping the future, or the body later, ends the tool.
+    ///
+    /// # Errors
+    /// [`StartError`], before anything was sent.
+    pub async fn start(&self, request: BackupRequest) -> Result<Started, StartError> {
+        let begun = Instant::now();
+        let first_guess = request
+            .method
+            .or(self.0.config.method)
+            .unwrap_or(Method::Physical);
+        let slot = self.0.slots.take(first_guess, request.job.clone()).await?;
+        let plan = prepare::prepare(&self.0.config, self.installed().await, request).await?;
+        slot.set_method(plan.method);
+        run::launch(&self.0.config, &self.0.metrics, slot, plan, begun).await
+    }
+
+    /// The backup that holds the slot.
+    #[must_use]
+    pub fn running(&self) -> Option<Running> {
+        self.0.slots.running()
+    }
+
+    /// The last complete backup since the start.
+    #[must_use]
+    pub fn last_backup(&self) -> Option<LastBackup> {
+        self.0.slots.last()
+    }
+
+    /// Ends the backup with this id; `false` when it does not run.
+    pub fn cancel(&self, id: &str, reason: StreamReason) -> bool {
+        self.0.slots.cancel(id, reason)
+    }
+
+    /// Waits until the slot is free: no tool runs, all are reaped.
+    pub async fn wait_idle(&self) {
+        self.0.slots.wait_idle().await;
+    }
+
+    /// Refuses every further request.
+    pub fn close(&self) {
+        self.0.slots.close();
+    }
+
+    /// What the server is.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn server_info(&self) -> Result<ServerInfo, DatabaseError> {
+        let mut session = self.0.config.database.connect().await?;
+        let info = session.info().await;
+        session.close().await;
+        info
+    }
+
+    /// The tools that are installed.
+    pub async fn tools(&self) -> Vec<ToolInfo> {
+        self.installed().await.iter().map(Installed::info).collect()
+    }
+
+    async fn installed(&self) -> &[Installed] {
+        self.0.tools.get_or_init(tool::find_installed).await
+    }
+}

@@ -1,0 +1,254 @@
+//! The command lines of the tools. Nothing secret is on them.
+
+use super::tool::{Installed, Tool};
+use crate::database::{Address, Connection, Grants, ServerInfo};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+/// A tool ready to run, and the private folder that goes when it is dropped.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) command: Command,
+    pub(super) folder: TempDir,
+}
+
+/// What the command line is made of.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) installed: &'a Installed,
+    pub(super) connection: &'a Connection,
+    pub(super) password: Option<String>,
+    pub(super) server: &'a ServerInfo,
+    pub(super) grants: &'a Grants,
+    /// Schemas of a logical backup.
+    pub(super) databases: &'a [String],
+    pub(super) parallel: u16,
+    pub(super) max_lock: Duration,
+    pub(super) tmp: &'a Path,
+}
+
+impl Wanted<'_> {
+    /// Writes the defaults file and puts the command together.
+    ///
+    /// # Errors
+    /// When the folder or the file cannot be written.
+    pub(super) fn prepare(self) -> io::Result<Prepared> {
+        let folder = tempfile::Builder::new()
+            .prefix("towline-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir_in(self.tmp)?;
+        let defaults = self.defaults_file(folder.path())?;
+        let mut command = Command::new(&self.installed.path);
+        // It must come first; the server's own option files are not read.
+        command.arg(format!("--defaults-file={}", defaults.display()));
+        match self.installed.tool {
+            Tool::MariadbBackup => self.mariadb_backup(&mut command, folder.path())?,
+            Tool::MariadbDump => self.mariadb_dump(&mut command),
+            Tool::Mysqldump => self.mysqldump(&mut command),
+        }
+        command
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A group of its own, so that what it starts ends with it.
+            .process_group(0)
+            .kill_on_drop(true)
+            // Messages that are read here come in one language.
+            .env("LC_ALL", "C.UTF-8");
+        Ok(Prepared { command, folder })
+    }
+
+    fn mariadb_backup(&self, command: &mut Command, folder: &Path) -> io::Result<()> {
+        let target = folder.join("target");
+        std::fs::DirBuilder::new().mode(0o700).create(&target)?;
+        command
+            .args(["--backup", "--stream=xbstream"])
+            .arg(format!("--target-dir={}", target.display()))
+            .arg(format!("--parallel={}", self.parallel));
+        Ok(())
+    }
+
+    fn mariadb_dump(&self, command: &mut Command) {
+        command.args(DUMP);
+        // It takes the position of the snapshot itself; no global lock is needed.
+        if self.server.binary_log
+            && self
+                .grants
+                .global(&["BINLOG MONITOR", "REPLICATION CLIENT", "SUPER"])
+        {
+            command.args(["--master-data=2", "--gtid"]);
+        }
+        self.names(command);
+    }
+
+    fn mysqldump(&self, command: &mut Command) {
+        command.args(DUMP);
+        // Kept as a comment: a restore decides.
+        command.arg("--set-gtid-purged=COMMENTED");
+        if self.server.binary_log
+            && self.grants.global(&["REPLICATION CLIENT"])
+            && self.grants.global(&["RELOAD", "FLUSH_TABLES"])
+        {
+            // It takes a global read lock for a moment, and must not wait for one without end.
+            let seconds = self.max_lock.as_secs().max(1);
+            command.arg("--source-data=2");
+            command.arg(format!(
+                "--init-command=SET SESSION lock_wait_timeout={seconds}"
+            ));
+        }
+        self.names(command);
+    }
+
+    /// After `--`, a name is a name, whatever it looks like.
+    fn names(&self, command: &mut Command) {
+        command.args(["--databases", "--"]).args(self.databases);
+    }
+
+    fn defaults_file(&self, folder: &Path) -> io::Result<PathBuf> {
+        let path = folder.join("client.cnf");
+        let mut text = String::from("[client]\n");
+        let mut option = |name: &str, value: &str| {
+            text.push_str(&format!("{name}=\"{}\"\n", quote(value)));
+        };
+        option("user", &self.connection.user);
+        if let Some(password) = &self.password {
+            option("password", password);
+        }
+        match &self.connection.address {
+            Address::Socket(path) => option("socket", &path.to_string_lossy()),
+            Address::Tcp { host, port } => {
+                option("host", host);
+                option("port", &port.to_string());
+                option("protocol", "tcp");
+            }
+        }
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.write_all(text.as_bytes())?;
+        Ok(path)
+    }
+}
+
+/// What both dump tools are told: one snapshot, no table locks, everything that belongs to a schema.
+const DUMP: [&str; 8] = [
+    "--single-transaction",
+    "--skip-lock-tables",
+    "--quick",
+    "--hex-blob",
+    "--routines",
+    "--triggers",
+    "--events",
+    "--default-character-set=utf8mb4",
+];
+
+/// A value in an option file, in double quotes.
+fn quote(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+        .replace('\r', "\\r")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::{Flavour, Role};
+
+    fn server(flavour: Flavour) -> ServerInfo {
+        ServerInfo {
+            flavour,
+            version: "10.11.19".into(),
+            uuid: None,
+            role: Role::Primary,
+            replica_lag_seconds: None,
+            read_only: false,
+            galera: None,
+            data_bytes: 0,
+            binary_log: true,
+            gtid: None,
+        }
+    }
+
+    fn prepared(tool: Tool, grants: &str, tmp: &Path) -> Prepared {
+        let connection = Connection {
+            address: Address::Socket("/run/s.sock".into()),
+            user: "towline".into(),
+            password_file: None,
+            timeout: Duration::from_secs(1),
+        };
+        let installed = Installed {
+            tool,
+            path: tool.name().into(),
+            version: String::new(),
+        };
+        Wanted {
+            installed: &installed,
+            connection: &connection,
+            password: Some("se\"cret\\".into()),
+            server: &server(tool.flavour()),
+            grants: &[grants.to_owned()].into_iter().collect(),
+            databases: &["--all-databases".to_owned()],
+            parallel: 2,
+            max_lock: Duration::from_secs(60),
+            tmp,
+        }
+        .prepare()
+        .unwrap()
+    }
+
+    fn args(prepared: &Prepared) -> Vec<String> {
+        let args = prepared.command.as_std().get_args();
+        args.map(|arg| arg.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn the_password_is_in_a_private_file_alone() {
+        let tmp = tempfile::tempdir().unwrap();
+        for tool in [Tool::MariadbBackup, Tool::MariadbDump, Tool::Mysqldump] {
+            let prepared = prepared(tool, "GRANT ALL PRIVILEGES ON *.* TO `t`@`%`", tmp.path());
+            let args = args(&prepared);
+            assert!(!args.iter().any(|arg| arg.contains("cret")), "{args:?}");
+            let file = Path::new(args[0].strip_prefix("--defaults-file=").unwrap()).to_owned();
+            let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            let text = std::fs::read_to_string(&file).unwrap();
+            assert!(text.contains("password=\"se\\\"cret\\\\\"\n"), "{text}");
+            drop(prepared);
+            assert!(!file.exists());
+        }
+    }
+
+    #[test]
+    fn a_name_that_looks_like_an_option_is_a_name() {
+        let tmp = tempfile::tempdir().unwrap();
+        let args = args(&prepared(
+            Tool::MariadbDump,
+            "GRANT USAGE ON *.* TO `t`@`%`",
+            tmp.path(),
+        ));
+        assert_eq!(
+            args[args.len() - 3..],
+            ["--databases", "--", "--all-databases"]
+        );
+        assert!(!args.iter().any(|arg| arg.starts_with("--master-data")));
+    }
+
+    #[test]
+    fn a_global_lock_is_never_waited_for_without_end() {
+        let tmp = tempfile::tempdir().unwrap();
+        let all = "GRANT RELOAD, REPLICATION CLIENT ON *.* TO `t`@`%`";
+        let args = args(&prepared(Tool::Mysqldump, all, tmp.path()));
+        assert!(args.iter().any(|arg| arg == "--source-data=2"));
+        assert!(args.iter().any(|arg| arg.contains("lock_wait_timeout=60")));
+    }
+}

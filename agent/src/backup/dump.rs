@@ -1,0 +1,171 @@
+//! Watches a dump go by: is it complete, which tables are in it, where does it stand.
+
+use crate::archive::Position;
+use crate::database::Tables;
+
+/// Bytes of a line that are looked at: the longest name is 64 characters, quoted twice over.
+const LINE: usize = 1024;
+
+/// Looks at the SQL of a dump tool. Rows cannot imitate what it looks for: the tools write line
+/// breaks in values as `\n`.
+#[derive(Debug, Default)]
+pub(super) struct Dump {
+    line: Vec<u8>,
+    schema: String,
+    tables: Tables,
+    position: Position,
+    completed: bool,
+}
+
+impl Dump {
+    /// Takes the next bytes.
+    pub(super) fn data(&mut self, mut data: &[u8]) {
+        while let Some(end) = data.iter().position(|byte| *byte == b'\n') {
+            self.keep(&data[..end]);
+            self.end_line();
+            data = &data[end + 1..];
+        }
+        self.keep(data);
+    }
+
+    /// What was seen, at the end of the data.
+    pub(super) fn finish(mut self) -> (bool, Tables, Position) {
+        self.end_line();
+        (self.completed, self.tables, self.position)
+    }
+
+    fn keep(&mut self, data: &[u8]) {
+        let room = LINE - self.line.len();
+        self.line.extend_from_slice(&data[..data.len().min(room)]);
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let text = String::from_utf8_lossy(&line);
+        self.look(&text);
+        self.line = line;
+        self.line.clear();
+    }
+
+    fn look(&mut self, line: &str) {
+        if !line.is_empty() {
+            self.completed = line.starts_with("-- Dump completed");
+        }
+        if let Some(schema) = line.strip_prefix("USE ").and_then(name) {
+            self.tables.entry(schema.clone()).or_default();
+            self.schema = schema;
+        }
+        const OBJECTS: [&str; 4] = [
+            "CREATE TABLE ",
+            "CREATE SEQUENCE ",
+            "/*!50001 CREATE VIEW ",
+            "/*!50001 CREATE TABLE ",
+        ];
+        if let Some(table) = OBJECTS
+            .iter()
+            .find_map(|start| line.strip_prefix(start))
+            .and_then(name)
+        {
+            self.tables
+                .entry(self.schema.clone())
+                .or_default()
+                .insert(table);
+        }
+        // -- CHANGE MASTER TO MASTER_LOG_FILE='bin.000001', MASTER_LOG_POS=2662;
+        // -- CHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE='binlog.000002', SOURCE_LOG_POS=158;
+        if line.starts_with("-- CHANGE ")
+            && let Some((_, rest)) = line.split_once("_LOG_FILE='")
+            && let Some((file, rest)) = rest.split_once('\'')
+            && let Some((_, at)) = rest.split_once("_LOG_POS=")
+        {
+            self.position.binlog_file = Some(file.to_owned());
+            self.position.binlog_position = at.trim_end_matches(';').parse().ok();
+        }
+        if let Some((_, rest)) = line.split_once("SET GLOBAL gtid_slave_pos='")
+            && line.starts_with("-- ")
+        {
+            self.position.gtid = rest.split('\'').next().map(str::to_owned);
+        }
+    }
+}
+
+/// The name in backticks that a text starts with.
+fn name(text: &str) -> Option<String> {
+    let mut rest = text.strip_prefix('`')?;
+    let mut name = String::new();
+    loop {
+        let (part, after) = rest.split_once('`')?;
+        name.push_str(part);
+        match after.strip_prefix('`') {
+            Some(more) => {
+                name.push('`');
+                rest = more;
+            }
+            None => return Some(name),
+        }
+    }
+}
+
+/// What of `expected` is not in `found`, as `schema.table`, at most a few of them.
+pub(super) fn missing(expected: &Tables, found: &Tables) -> Vec<String> {
+    let lacks =
+        |schema: &String, table: &String| !found.get(schema).is_some_and(|t| t.contains(table));
+    expected
+        .iter()
+        .flat_map(|(schema, tables)| tables.iter().map(move |table| (schema, table)))
+        .filter(|(schema, table)| lacks(schema, table))
+        .map(|(schema, table)| format!("{schema}.{table}"))
+        .take(10)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SQL: &str = "-- CHANGE MASTER TO MASTER_LOG_FILE='bin.000001', MASTER_LOG_POS=2662;\n\
+        -- SET GLOBAL gtid_slave_pos='0-1-10';\n\
+        CREATE DATABASE `app`;\nUSE `app`;\nCREATE TABLE `a``b` (\n  `x` int\n);\n\
+        INSERT INTO `a``b` VALUES ('CREATE TABLE `evil` (\\n');\n\
+        CREATE SEQUENCE `s` start with 1;\n\
+        /*!50001 CREATE VIEW `v` AS SELECT\n 1 AS `x`*/;\n\n-- Dump completed on 2026-11-21\n";
+
+    fn tables(names: &[&str]) -> Tables {
+        [(
+            "app".to_owned(),
+            names.iter().map(|n| (*n).to_owned()).collect(),
+        )]
+        .into()
+    }
+
+    #[test]
+    fn what_is_in_a_dump_however_it_is_cut() {
+        for size in [1, 7, 4096] {
+            let mut dump = Dump::default();
+            SQL.as_bytes()
+                .chunks(size)
+                .for_each(|chunk| dump.data(chunk));
+            let (completed, found, position) = dump.finish();
+            assert!(completed);
+            assert_eq!(found, tables(&["a`b", "s", "v"]));
+            assert_eq!(position.binlog_file.as_deref(), Some("bin.000001"));
+            assert_eq!(position.binlog_position, Some(2662));
+            assert_eq!(position.gtid.as_deref(), Some("0-1-10"));
+        }
+    }
+
+    #[test]
+    fn a_cut_dump_is_not_complete() {
+        let end = SQL.find("-- Dump completed").unwrap();
+        let mut dump = Dump::default();
+        dump.data(SQL[..end].as_bytes());
+        assert!(!dump.finish().0);
+    }
+
+    #[test]
+    fn a_table_that_is_not_there_is_named() {
+        assert_eq!(missing(&tables(&["a", "b"]), &tables(&["b"])), ["app.a"]);
+        assert!(missing(&tables(&["b"]), &tables(&["a", "b"])).is_empty());
+        assert_eq!(missing(&tables(&["b"]), &Tables::new()), ["app.b"]);
+    }
+}

@@ -1,0 +1,215 @@
+//! Everything that is asked before the 200: server, tool, privileges, names.
+
+use super::EngineConfig;
+use super::request::{BackupRequest, Compression, Method, StartError};
+use super::tool::{self, Installed, Tool};
+use crate::database::{Grants, ServerInfo, Session, Tables};
+
+/// What a backup needs to know before its tool runs.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) method: Method,
+    pub(super) installed: Installed,
+    pub(super) server: ServerInfo,
+    pub(super) grants: Grants,
+    pub(super) password: Option<String>,
+    /// Schemas of a logical backup.
+    pub(super) databases: Vec<String>,
+    /// Tables of the schemas that are backed up, now.
+    pub(super) tables: Tables,
+    pub(super) compression: Compression,
+    pub(super) parallel: u16,
+    /// Most bytes of body a second.
+    pub(super) max_rate: Option<u64>,
+    pub(super) estimated_bytes: Option<u64>,
+}
+
+/// Asks the server, and refuses what cannot work.
+///
+/// # Errors
+/// [`StartError`], each with what to do.
+pub(super) async fn prepare(
+    config: &EngineConfig,
+    installed: &[Installed],
+    request: BackupRequest,
+) -> Result<Plan, StartError> {
+    let password = config.database.password().await?;
+    let mut session = config.database.connect().await?;
+    let plan = ask(config, installed, request, password, &mut session).await;
+    session.close().await;
+    plan
+}
+
+async fn ask(
+    config: &EngineConfig,
+    installed: &[Installed],
+    request: BackupRequest,
+    password: Option<String>,
+    session: &mut Session,
+) -> Result<Plan, StartError> {
+    let server = session.info().await?;
+    if server.galera.is_some() && !config.allow_galera {
+        return Err(StartError::MethodNotAvailable {
+            message: "the server is a Galera node, where a lock can hold up the whole cluster: back up an asynchronous replica, or start the agent with --allow-galera".to_owned(),
+        });
+    }
+    let method = request.method.or(config.method);
+    let installed = tool::choose(installed, method, server.flavour, &server.version)
+        .map_err(|message| StartError::MethodNotAvailable { message })?;
+    let method = installed.tool.method();
+    fits(method, &request)?;
+    let all = request.databases.is_empty();
+    let databases = match method {
+        Method::Physical => Vec::new(),
+        Method::Logical => schemas(session, request.databases).await?,
+    };
+    let grants = session.grants().await?;
+    privileges(installed.tool, &grants, &databases, &config.database.user)?;
+    let tables = of_backup(session.tables().await?, &databases);
+    Ok(Plan {
+        method,
+        installed,
+        estimated_bytes: all.then_some(server.data_bytes),
+        server,
+        grants,
+        password,
+        databases,
+        tables,
+        compression: request.compression,
+        parallel: request.parallel,
+        max_rate: [config.max_rate, request.max_rate]
+            .into_iter()
+            .flatten()
+            .min(),
+    })
+}
+
+/// The tables of the schemas that are backed up; all, where none are named.
+pub(super) fn of_backup(mut tables: Tables, databases: &[String]) -> Tables {
+    if !databases.is_empty() {
+        tables.retain(|schema, _| databases.contains(schema));
+    }
+    tables
+}
+
+fn fits(method: Method, request: &BackupRequest) -> Result<(), StartError> {
+    let bad = |parameter: &str, message: &str| {
+        Err(StartError::BadParameter {
+            parameter: parameter.to_owned(),
+            message: message.to_owned(),
+        })
+    };
+    if method == Method::Physical && !request.databases.is_empty() {
+        return bad(
+            "database",
+            "a physical backup is of the whole server: leave `database` out, or use method=logical",
+        );
+    }
+    if method == Method::Logical && request.parallel > 1 {
+        return bad(
+            "parallel",
+            "a logical backup has one thread: leave `parallel` out, or use method=physical",
+        );
+    }
+    Ok(())
+}
+
+async fn schemas(session: &mut Session, wanted: Vec<String>) -> Result<Vec<String>, StartError> {
+    let known = session.schemas().await?;
+    if let Some(unknown) = wanted.iter().find(|name| !known.contains(*name)) {
+        return Err(StartError::BadParameter {
+            parameter: "database".to_owned(),
+            message: format!(
+                "there is no schema {unknown:?} on this server, or the agent's user may not see it; system schemas are never dumped"
+            ),
+        });
+    }
+    let chosen: Vec<String> = if wanted.is_empty() {
+        known.into_iter().collect()
+    } else {
+        wanted
+    };
+    if chosen.is_empty() {
+        return Err(StartError::MethodNotAvailable {
+            message: "the server has no schema of a user that the agent may see, so there is nothing to dump: create one, grant SELECT, or use method=physical".to_owned(),
+        });
+    }
+    Ok(chosen)
+}
+
+/// A dump leaves out what its user may not see, and says nothing; mariadb-backup fails late.
+fn privileges(
+    tool: Tool,
+    grants: &Grants,
+    databases: &[String],
+    user: &str,
+) -> Result<(), StartError> {
+    let mut lacking: Vec<String> = Vec::new();
+    let global: &[&[&str]] = match tool {
+        Tool::MariadbBackup => &[&["RELOAD"], &["PROCESS"]],
+        Tool::MariadbDump => &[],
+        // Without it mysqldump prints an error about tablespaces, and goes on.
+        Tool::Mysqldump => &[&["PROCESS"]],
+    };
+    for any in global {
+        if !grants.global(any) {
+            lacking.push(format!("{} ON *.*", any[0]));
+        }
+    }
+    for schema in databases {
+        for privilege in ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"] {
+            if !grants.schema(schema, &[privilege]) {
+                lacking.push(format!("{privilege} ON `{schema}`.*"));
+            }
+        }
+    }
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let more = if lacking.len() > 5 { ", ..." } else { "" };
+    lacking.truncate(5);
+    Err(StartError::Database {
+        message: format!(
+            "user '{user}' lacks privileges for {}: GRANT {}{more} (see deploy/grants)",
+            tool.name(),
+            lacking.join(", GRANT ")
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(tool: Tool, grant: &str) -> Result<(), String> {
+        let grants = [grant.to_owned()].into_iter().collect();
+        let databases = match tool.method() {
+            Method::Physical => Vec::new(),
+            Method::Logical => vec!["shop".to_owned()],
+        };
+        privileges(tool, &grants, &databases, "towline").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_missing_privilege_is_named() {
+        let physical = "GRANT RELOAD, PROCESS, BINLOG MONITOR ON *.* TO `towline`@`localhost`";
+        assert_eq!(check(Tool::MariadbBackup, physical), Ok(()));
+        let error = check(Tool::MariadbBackup, "GRANT RELOAD ON *.* TO `t`@`l`").unwrap_err();
+        assert!(error.contains("GRANT PROCESS ON *.*"), "{error}");
+        let logical = "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON *.* TO `t`@`l`";
+        assert_eq!(check(Tool::MariadbDump, logical), Ok(()));
+        for privilege in ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"] {
+            let less = logical.replacen(privilege, "INSERT", 1);
+            let error = check(Tool::MariadbDump, &less).unwrap_err();
+            assert!(
+                error.contains(&format!("GRANT {privilege} ON `shop`.*")),
+                "{error}"
+            );
+        }
+        assert!(
+            check(Tool::Mysqldump, logical)
+                .unwrap_err()
+                .contains("PROCESS")
+        );
+    }
+}

@@ -1,0 +1,193 @@
+//! What a caller may ask of the engine, and what it is told.
+
+use crate::archive::Position;
+use crate::body::BackupBody;
+use crate::database::DatabaseError;
+use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
+
+/// Parameters of a backup that this engine takes, as `/v1/info` lists them.
+pub const CAPABILITIES: &[&str] = &[
+    "method",
+    "compression",
+    "level",
+    "parallel",
+    "database",
+    "max-rate",
+    "job-attempt",
+    "last-backup",
+];
+
+/// How a backup is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Copies of the data files.
+    Physical,
+    /// SQL.
+    Logical,
+}
+
+impl Method {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Physical => "physical",
+            Self::Logical => "logical",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How the archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// One zstd stream.
+    Zstd {
+        /// 1 to 19.
+        level: i32,
+    },
+    /// Plain tar.
+    None,
+}
+
+/// The job that a request works for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct JobAttempt {
+    /// Uid of the job.
+    pub uid: String,
+    /// Number of the attempt; a higher one of the same job pre-empts.
+    pub attempt: u32,
+}
+
+/// One request for a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupRequest {
+    /// `None`: the agent's default.
+    pub method: Option<Method>,
+    /// How the archive is compressed.
+    pub compression: Compression,
+    /// Threads of the tool, where it has any to give.
+    pub parallel: u16,
+    /// Schemas, logical only; empty: every one of the users'.
+    pub databases: Vec<String>,
+    /// Most bytes of body a second.
+    pub max_rate: Option<u64>,
+    /// The job that this works for.
+    pub job: Option<JobAttempt>,
+}
+
+/// The backup that holds the slot.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// Its id.
+    pub id: String,
+    /// How it is made.
+    pub method: Method,
+    /// What the tool is doing.
+    pub stage: String,
+    /// Bytes of body handed to the connection.
+    pub bytes: u64,
+    /// When it was asked for.
+    pub start_time: jiff::Timestamp,
+    /// The job that it works for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobAttempt>,
+}
+
+/// The last complete backup: what its archive says, for a caller that cannot look inside.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastBackup {
+    /// Its id.
+    pub id: String,
+    /// When its tool had ended.
+    pub end_time: jiff::Timestamp,
+    /// How it was made.
+    pub method: Method,
+    /// Where in the server's history it stands.
+    pub position: Position,
+}
+
+/// One installed backup tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolInfo {
+    /// Its name.
+    pub name: String,
+    /// What its `--version` printed.
+    pub version: String,
+    /// What it is for.
+    pub methods: Vec<Method>,
+}
+
+/// A backup that has begun.
+#[derive(Debug)]
+pub struct Started {
+    /// Its id.
+    pub id: String,
+    /// A name that tells the layers: `.tar`, `.tar.zst`.
+    pub file_name: String,
+    /// Media type of the body.
+    pub content_type: &'static str,
+    /// A guess at the bytes of the tool's output.
+    pub estimated_bytes: Option<u64>,
+    /// Time from the request to a running tool.
+    pub precheck: Duration,
+    /// The archive and its verdict.
+    pub body: BackupBody,
+}
+
+/// Why no backup was begun. Every message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A parameter cannot be carried out on this server.
+    #[error("{message}")]
+    BadParameter {
+        /// Name of the query parameter.
+        parameter: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Another backup holds the slot.
+    #[error(
+        "backup {id} is running, and an agent runs one at a time: wait for its end, or cancel it"
+    )]
+    Busy {
+        /// Id of the running backup.
+        id: String,
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// No tool here can do it.
+    #[error("{message}")]
+    MethodNotAvailable {
+        /// Which, and why.
+        message: String,
+    },
+    /// The server is unreachable, or refuses what a backup needs.
+    #[error("{message}")]
+    Database {
+        /// What it said.
+        message: String,
+    },
+    /// The agent is being stopped.
+    #[error("the agent is being stopped: try again when its pod is back")]
+    Draining,
+}
+
+impl From<DatabaseError> for StartError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Database {
+            message: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What a server says of itself.
+
+use super::{DatabaseError, Session, text, text_at};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fmt;
+
+/// Which server this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flavour {
+    /// MariaDB.
+    Mariadb,
+    /// MySQL, or a descendant that calls itself so.
+    Mysql,
+}
+
+impl Flavour {
+    /// As metadata and `/v1/info` spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mariadb => "mariadb",
+            Self::Mysql => "mysql",
+        }
+    }
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A server's place in replication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It replicates from nobody.
+    Primary,
+    /// It replicates from another server.
+    Replica,
+    /// Our user may not see which (`REPLICA MONITOR` or `REPLICATION CLIENT` is not granted).
+    Unknown,
+}
+
+/// State of a Galera node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Galera {
+    /// `wsrep_cluster_status`.
+    pub cluster_status: String,
+    /// `wsrep_cluster_size`.
+    pub cluster_size: u32,
+    /// `wsrep_local_state_comment`.
+    pub local_state: String,
+}
+
+/// What the server is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerInfo {
+    /// Which server this is.
+    pub flavour: Flavour,
+    /// As `SELECT VERSION()` gives it.
+    pub version: String,
+    /// `server_uuid` of MySQL, `server_uid` of a MariaDB that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Place in replication.
+    pub role: Role,
+    /// The largest lag of its replication connections, seconds; `None` for a primary and for a
+    /// replica that is not replicating.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_lag_seconds: Option<u64>,
+    /// Whether it refuses writes of ordinary users.
+    pub read_only: bool,
+    /// Present on a Galera node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub galera: Option<Galera>,
+    /// Data and indexes of every table, bytes, as far as information_schema knows.
+    pub data_bytes: u64,
+    /// Whether the server writes a binary log.
+    pub binary_log: bool,
+    /// GTID position (MariaDB) or executed GTID set (MySQL), when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gtid: Option<String>,
+}
+
+const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'version_comment', \
+     'server_uuid', 'server_uid', 'read_only', 'log_bin', 'wsrep_on', 'gtid_current_pos', 'gtid_executed')";
+const GALERA: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_cluster_status', \
+     'wsrep_cluster_size', 'wsrep_local_state_comment')";
+const SIZE: &str = "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS UNSIGNED) \
+     FROM information_schema.tables";
+
+pub(super) async fn read(session: &mut Session) -> Result<ServerInfo, DatabaseError> {
+    let mut variables = pairs(session, "variables", VARIABLES).await?;
+    let mut take = |name: &str| variables.remove(name).filter(|value| !value.is_empty());
+    let version = take("version").unwrap_or_default();
+    let comment = take("version_comment").unwrap_or_default();
+    let flavour = flavour(&version, &comment);
+    let on = |value: Option<String>| value.is_some_and(|v| is_on(&v));
+    let uuid = take("server_uuid").or_else(|| take("server_uid"));
+    let read_only = on(take("read_only"));
+    let binary_log = on(take("log_bin"));
+    let gtid = take("gtid_executed").or_else(|| take("gtid_current_pos"));
+    let gtid = gtid.map(|gtid| gtid.replace('\n', ""));
+    let galera = if on(take("wsrep_on")) {
+        let mut status = pairs(session, "Galera state", GALERA).await?;
+        let mut take = |name: &str| status.remove(name).unwrap_or_default();
+        Some(Galera {
+            cluster_status: take("wsrep_cluster_status"),
+            cluster_size: take("wsrep_cluster_size").parse().unwrap_or(0),
+            local_state: take("wsrep_local_state_comment"),
+        })
+    } else {
+        None
+    };
+    let (role, replica_lag_seconds) = replication(session, flavour).await?;
+    let rows = session.rows("size", SIZE).await?;
+    let data_bytes = rows
+        .first()
+        .and_then(|row| text_at(row, 0)?.parse().ok())
+        .unwrap_or(0);
+    Ok(ServerInfo {
+        flavour,
+        version,
+        uuid,
+        role,
+        replica_lag_seconds,
+        read_only,
+        galera,
+        data_bytes,
+        binary_log,
+        gtid,
+    })
+}
+
+fn flavour(version: &str, comment: &str) -> Flavour {
+    let says = |text: &str| text.to_ascii_lowercase().contains("mariadb");
+    if says(version) || says(comment) {
+        Flavour::Mariadb
+    } else {
+        Flavour::Mysql
+    }
+}
+
+/// `read_only` of newer servers is an enumeration; what is not off is on.
+fn is_on(value: &str) -> bool {
+    !value.eq_ignore_ascii_case("off") && value != "0"
+}
+
+async fn pairs(
+    session: &mut Session,
+    doing: &'static str,
+    query: &str,
+) -> Result<HashMap<String, String>, DatabaseError> {
+    let rows = session.rows(doing, query).await?;
+    let pair = |row| Some((text_at(row, 0)?.to_ascii_lowercase(), text_at(row, 1)?));
+    Ok(rows.iter().filter_map(pair).collect())
+}
+
+async fn replication(
+    session: &mut Session,
+    flavour: Flavour,
+) -> Result<(Role, Option<u64>), DatabaseError> {
+    // MariaDB's plain form shows one connection of several; MySQL's old word is gone in 8.4.
+    let query = match flavour {
+        Flavour::Mariadb => "SHOW ALL SLAVES STATUS",
+        Flavour::Mysql => "SHOW REPLICA STATUS",
+    };
+    let rows = match session.rows("replication state", query).await {
+        Ok(rows) => rows,
+        Err(DatabaseError::Query { .. }) => return Ok((Role::Unknown, None)),
+        Err(error) => return Err(error),
+    };
+    if rows.is_empty() {
+        return Ok((Role::Primary, None));
+    }
+    let lag =
+        |row| text(row, "Seconds_Behind_Source").or_else(|| text(row, "Seconds_Behind_Master"));
+    // One connection that does not replicate makes the whole lag unknown.
+    let lags: Option<Vec<u64>> = rows.iter().map(|row| lag(row)?.parse().ok()).collect();
+    Ok((Role::Replica, lags.and_then(|lags| lags.into_iter().max())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flavour_by_what_the_server_says() {
+        assert_eq!(
+            flavour("10.11.19-MariaDB-0+deb12u1-log", "Debian 12"),
+            Flavour::Mariadb
+        );
+        assert_eq!(
+            flavour("11.4.2", "mariadb.org binary distribution"),
+            Flavour::Mariadb
+        );
+        assert_eq!(
+            flavour("9.1.0", "MySQL Community Server - GPL"),
+            Flavour::Mysql
+        );
+    }
+
+    #[test]
+    fn read_only_may_be_a_word() {
+        assert!(is_on("ON") && is_on("1") && is_on("NO_LOCK_NO_ADMIN"));
+        assert!(!is_on("OFF") && !is_on("0"));
+    }
+}
