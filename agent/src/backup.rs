@@ -2,10 +2,12 @@
 
 mod command;
 mod dump;
+mod judge;
 mod metrics;
 mod pipeline;
 mod prepare;
 mod process;
+mod report;
 mod request;
 mod run;
 mod slot;

@@ -60,7 +60,18 @@ impl Wanted<'_> {
             .process_group(0)
             .kill_on_drop(true)
             // Messages that are read here come in one language.
-            .env("LC_ALL", "C.UTF-8");
+            .env("LC_ALL", "C.UTF-8")
+            // mysqldump reads ~/.mylogin.cnf whatever it is told.
+            .env("HOME", folder.path());
+        for name in [
+            "MYSQL_PWD",
+            "MYSQL_HOST",
+            "MYSQL_TCP_PORT",
+            "MYSQL_UNIX_PORT",
+            "MYSQL_TEST_LOGIN_FILE",
+        ] {
+            command.env_remove(name);
+        }
         Ok(Prepared { command, folder })
     }
 
@@ -139,7 +150,7 @@ impl Wanted<'_> {
 }
 
 /// What both dump tools are told: one snapshot, no table locks, everything that belongs to a schema.
-const DUMP: [&str; 8] = [
+const DUMP: [&str; 9] = [
     "--single-transaction",
     "--skip-lock-tables",
     "--quick",
@@ -148,6 +159,8 @@ const DUMP: [&str; 8] = [
     "--triggers",
     "--events",
     "--default-character-set=utf8mb4",
+    // A row may be as large as the protocol allows; the default breaks off at 24 MiB.
+    "--max-allowed-packet=1G",
 ];
 
 /// A value in an option file, in double quotes.

@@ -7,7 +7,8 @@ use crate::database::Tables;
 const LINE: usize = 1024;
 
 /// Looks at the SQL of a dump tool. Rows cannot imitate what it looks for: the tools write line
-/// breaks in values as `\n`.
+/// breaks in values as `\n`. Bodies of routines, triggers and events could, for they are written as
+/// they are; they stand between two `DELIMITER` lines and are passed over.
 #[derive(Debug, Default)]
 pub(super) struct Dump {
     line: Vec<u8>,
@@ -15,6 +16,10 @@ pub(super) struct Dump {
     tables: Tables,
     position: Position,
     completed: bool,
+    /// Inside the body of a routine, trigger or event.
+    in_body: bool,
+    /// Inside a GTID set, which goes over several lines.
+    in_gtid: bool,
 }
 
 impl Dump {
@@ -51,6 +56,14 @@ impl Dump {
         if !line.is_empty() {
             self.completed = line.starts_with("-- Dump completed");
         }
+        if let Some(delimiter) = line.strip_prefix("DELIMITER ") {
+            self.in_body = delimiter.trim() != ";";
+            return;
+        }
+        if self.in_body {
+            return;
+        }
+        self.look_for_gtid(line);
         if let Some(schema) = line.strip_prefix("USE ").and_then(name) {
             self.tables.entry(schema.clone()).or_default();
             self.schema = schema;
@@ -74,6 +87,7 @@ impl Dump {
         // -- CHANGE MASTER TO MASTER_LOG_FILE='bin.000001', MASTER_LOG_POS=2662;
         // -- CHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE='binlog.000002', SOURCE_LOG_POS=158;
         if line.starts_with("-- CHANGE ")
+            && self.position.binlog_file.is_none()
             && let Some((_, rest)) = line.split_once("_LOG_FILE='")
             && let Some((file, rest)) = rest.split_once('\'')
             && let Some((_, at)) = rest.split_once("_LOG_POS=")
@@ -81,10 +95,33 @@ impl Dump {
             self.position.binlog_file = Some(file.to_owned());
             self.position.binlog_position = at.trim_end_matches(';').parse().ok();
         }
-        if let Some((_, rest)) = line.split_once("SET GLOBAL gtid_slave_pos='")
-            && line.starts_with("-- ")
-        {
+    }
+
+    fn look_for_gtid(&mut self, line: &str) {
+        // MariaDB: -- SET GLOBAL gtid_slave_pos='0-1-10';
+        if let Some(rest) = line.strip_prefix("-- SET GLOBAL gtid_slave_pos='") {
             self.position.gtid = rest.split('\'').next().map(str::to_owned);
+        }
+        // MySQL: /* SET @@GLOBAL.GTID_PURGED='+uuid:1-5,
+        // uuid:1-7';*/
+        let mut rest = line;
+        if let Some((_, value)) = line.split_once("SET @@GLOBAL.GTID_PURGED=")
+            && self.position.gtid.is_none()
+        {
+            // An optional version comment stands before the set: /*!80000 '+'*/ 'uuid:1-5'.
+            let value = value.split_once("*/ '").map_or(value, |(_, set)| set);
+            rest = value.trim_start_matches(['\'', '+']);
+            self.position.gtid = Some(String::new());
+            self.in_gtid = true;
+        }
+        if self.in_gtid
+            && let Some(gtid) = &mut self.position.gtid
+        {
+            let (set, end) = rest
+                .split_once('\'')
+                .map_or((rest, false), |(set, _)| (set, true));
+            gtid.push_str(set.trim());
+            self.in_gtid = !end;
         }
     }
 }
@@ -151,6 +188,34 @@ mod tests {
             assert_eq!(position.binlog_file.as_deref(), Some("bin.000001"));
             assert_eq!(position.binlog_position, Some(2662));
             assert_eq!(position.gtid.as_deref(), Some("0-1-10"));
+        }
+    }
+
+    #[test]
+    fn the_body_of_a_routine_cannot_lie() {
+        let sql = "USE `app`;\nDELIMITER ;;\nCREATE PROCEDURE `p`()\nBEGIN\n\
+            -- CHANGE MASTER TO MASTER_LOG_FILE='evil', MASTER_LOG_POS=1;\n\
+            CREATE TABLE `hidden` (\nEND ;;\nDELIMITER ;\n-- Dump completed\n";
+        let mut dump = Dump::default();
+        dump.data(sql.as_bytes());
+        let (completed, found, position) = dump.finish();
+        assert!(completed);
+        assert_eq!((found, position), (tables(&[]), Position::default()));
+    }
+
+    #[test]
+    fn a_gtid_set_of_mysql_goes_over_lines() {
+        for sql in [
+            "/* SET @@GLOBAL.GTID_PURGED='+a-b:1-5,\nc-d:1-7';*/\n",
+            "SET @@GLOBAL.GTID_PURGED=/*!80000 '+'*/ 'a-b:1-5,\nc-d:1-7';\n",
+        ] {
+            let mut dump = Dump::default();
+            dump.data(sql.as_bytes());
+            assert_eq!(
+                dump.finish().2.gtid.as_deref(),
+                Some("a-b:1-5,c-d:1-7"),
+                "{sql}"
+            );
         }
     }
 

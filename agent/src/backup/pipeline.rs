@@ -65,7 +65,10 @@ impl Pump {
         let mut buffer = BytesMut::new();
         loop {
             self.room().await?;
-            buffer.reserve(CHUNK);
+            // A new buffer for every short read would hold many times what is counted.
+            if buffer.capacity() - buffer.len() < CHUNK / 8 {
+                buffer.reserve(CHUNK);
+            }
             let read = stdout.read_buf(&mut buffer).await.map_err(|error| {
                 Stop::new(
                     StreamReason::Internal,
@@ -256,7 +259,7 @@ impl Forward {
                 if !self.pace(next).await {
                     return self.reader_gone();
                 }
-                let cost = Duration::from_secs_f64(length as f64 / rate as f64);
+                let cost = Duration::from_secs_f64(length as f64 / rate.max(1) as f64);
                 next = next.max(Instant::now()) + cost;
             }
             // A tool that is quiet is no stall; a reader that takes nothing is one.

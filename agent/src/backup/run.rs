@@ -1,41 +1,35 @@
 //! One running backup: its tool, its archive, its body, and the verdict.
 
 use super::command::{Prepared, Wanted};
-use super::dump::{self, Dump};
+use super::dump::Dump;
 use super::pipeline::{Archive, CHUNKS, Forward, Gate, Pump, Sent, lock_waited_for};
-use super::prepare::{Plan, of_backup};
+use super::prepare::Plan;
 use super::process::{Process, describe};
+use super::report::{self, Report};
 use super::request::{Compression, LastBackup, Method, StartError, Started};
 use super::slot::{Slot, Stop};
-use super::stage::{Log, Stage};
+use super::stage::Stage;
 use super::{BackupMetrics, EngineConfig};
 use crate::archive::{FORMAT_VERSION, Metadata, Position, Summary};
 use crate::body::{BackupBody, BodySender, Timings, Verdict};
-use crate::database::{DatabaseError, Tables};
+use crate::database::Tables;
 use crate::protocol::StreamReason;
-use std::collections::VecDeque;
+use bytes::Bytes;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 /// How long the 200 waits for a tool's first byte: one that fails at once is told as an error. Tools
 /// can be quiet for longer.
 const FIRST_BYTE: Duration = Duration::from_secs(5);
-/// How long stderr may outlive the tool: something that it started may hold it open.
-const STDERR: Duration = Duration::from_secs(5);
-/// Bytes of stderr that are kept for a message, the last ones.
-const TAIL: usize = 3000;
-/// Longest line of stderr that is looked at.
-const LINE: usize = 8 << 10;
 
-struct Run {
-    config: EngineConfig,
+pub(super) struct Run {
+    pub(super) config: EngineConfig,
     metrics: BackupMetrics,
     slot: Slot,
-    plan: Plan,
-    begun: Instant,
+    pub(super) plan: Plan,
+    pub(super) begun: Instant,
 }
 
 /// Starts the tool and what belongs to it. Returns when the first byte is there, or when it is late.
@@ -99,10 +93,10 @@ pub(super) async fn launch(
 }
 
 /// What the tool left behind.
-struct Ended {
-    status: ExitStatus,
-    report: Report,
-    dump: Option<(bool, Tables, Position)>,
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    pub(super) report: Report,
+    pub(super) dump: Option<(bool, Tables, Position)>,
 }
 
 impl Run {
@@ -116,8 +110,13 @@ impl Run {
         let id = self.slot.id().to_owned();
         let (method, metrics, begun) = (self.plan.method, self.metrics.clone(), self.begun);
         tracing::info!(backup = id, %method, tool = self.plan.installed.version, "backup starts");
-        let verdict = self.run(prepared, sender, ready).await;
+        let BodySender {
+            chunks,
+            verdict: tell,
+        } = sender;
+        let verdict = self.run(prepared, chunks, ready).await;
         metrics.running.set(0);
+        metrics.lock_buffer.set(0);
         let seconds = begun.elapsed().as_secs_f64();
         match &verdict {
             Verdict::Complete { bytes, .. } => {
@@ -134,12 +133,16 @@ impl Run {
                 tracing::warn!(backup = id, %method, %reason, message, seconds, "backup failed");
             }
         }
+        // The slot is free when the caller learns of the end: it may ask for the next one at once.
+        drop(self);
+        // The body takes it when its chunks have come to their end; a reader that is gone does not.
+        let _ = tell.send(verdict);
     }
 
     async fn run(
-        self,
+        &self,
         Prepared { command, folder }: Prepared,
-        sender: BodySender,
+        body: mpsc::Sender<Bytes>,
         ready: oneshot::Sender<Result<Duration, StartError>>,
     ) -> Verdict {
         let mut timings = Timings::default();
@@ -180,7 +183,7 @@ impl Run {
         let archive = tokio::task::spawn_blocking(move || archive.run());
         let forward = Forward {
             chunks,
-            body: sender.chunks,
+            body,
             max_rate: self.plan.max_rate,
             stage: stage.subscribe(),
             stall_timeout: self.config.stall_timeout,
@@ -231,7 +234,7 @@ impl Run {
             }
         };
         timings.finish = finishing.elapsed();
-        let verdict = match outcome {
+        match outcome {
             Ok((Sent { sha256, bytes }, last)) => {
                 self.slot.complete(last);
                 Verdict::Complete {
@@ -245,10 +248,7 @@ impl Run {
                 message,
                 timings,
             },
-        };
-        // The body takes it when its chunks have come to their end; a reader that is gone does not.
-        let _ = sender.verdict.send(verdict.clone());
-        verdict
+        }
     }
 
     /// Runs the tool to its end, or ends it. It is reaped when this returns.
@@ -275,7 +275,7 @@ impl Run {
             .stderr
             .take()
             .ok_or_else(|| internal("stderr"))?;
-        let report = tokio::spawn(read_report(
+        let report = tokio::spawn(report::read(
             stderr,
             self.slot.stage().clone(),
             self.metrics.clone(),
@@ -333,7 +333,11 @@ impl Run {
                 if let Err(error) = process.end().await {
                     tracing::error!(%error, "the tool cannot be waited for");
                 }
-                let report = stderr_report(report).await;
+                if let Some(ready) = ready.take() {
+                    // The trailers say why, with a word that the caller acts on.
+                    let _ = ready.send(Ok(precheck));
+                }
+                let report = report::finished(report).await;
                 // Who asked for the end comes before what broke because of it.
                 let asked = self.slot.asked().unwrap_or(stop);
                 return Err(Stop::new(asked.reason, report.told(&asked.message)));
@@ -345,7 +349,7 @@ impl Run {
                 format!("the tool cannot be waited for: {error}"),
             )
         })?;
-        let report = stderr_report(report).await;
+        let report = report::finished(report).await;
         if let Some(ready) = ready.take() {
             // Not one byte: nothing was sent yet, so it can be said plainly.
             if first_byte.is_some() {
@@ -361,104 +365,6 @@ impl Run {
             report,
             dump: dump.map(Dump::finish),
         })
-    }
-
-    /// Whether what the tool left is a complete backup.
-    async fn judge(&self, ended: Ended) -> Result<Summary, Stop> {
-        let Ended {
-            status,
-            report,
-            dump,
-        } = ended;
-        let name = self.plan.installed.tool.name();
-        if !status.success() {
-            let message = report.told(&format!("{name} failed ({})", describe(status)));
-            return Err(Stop::new(self.blame().await, message));
-        }
-        let incomplete = |what: String| Stop::new(StreamReason::ToolIncomplete, report.told(&what));
-        let (completed, found, position) = match dump {
-            Some((completed, found, position)) => (completed, Some(found), position),
-            None => (report.log.completed, None, report.log.position.clone()),
-        };
-        if !completed {
-            return Err(incomplete(format!(
-                "{name} ended with success, but never said that it was complete"
-            )));
-        }
-        if found.is_some() && report.has_error() {
-            return Err(incomplete(format!(
-                "{name} ended with success, but reported an error"
-            )));
-        }
-        let now = self.tables_now().await.map_err(|error| {
-            Stop::new(
-                StreamReason::DatabaseLost,
-                format!("the tables cannot be compared after the backup: {error}"),
-            )
-        })?;
-        let before = &self.plan.tables;
-        let schemas = match found {
-            Some(found) => {
-                let gone = dump::missing(before, &found);
-                if !gone.is_empty() {
-                    return Err(incomplete(format!(
-                        "not in the dump, for they were dropped or renamed meanwhile: {}",
-                        gone.join(", ")
-                    )));
-                }
-                let new = dump::missing(&now, before);
-                if !new.is_empty() {
-                    return Err(incomplete(format!(
-                        "created or renamed during the dump: {}",
-                        new.join(", ")
-                    )));
-                }
-                let gone = dump::missing(before, &now);
-                if !gone.is_empty() {
-                    return Err(incomplete(format!(
-                        "dropped or renamed during the dump: {}",
-                        gone.join(", ")
-                    )));
-                }
-                now
-            }
-            // A physical backup follows DDL. What was there before and after is in it.
-            None => both(before, &now),
-        };
-        Ok(Summary {
-            end_time: jiff::Timestamp::now(),
-            data_members: 0,
-            data_bytes: 0,
-            tool_exit_status: status.code().unwrap_or(0),
-            completion_line_seen: true,
-            position,
-            schemas: schemas
-                .into_iter()
-                .map(|(schema, tables)| (schema, tables.into_iter().collect()))
-                .collect(),
-            parent: None,
-            from_lsn: None,
-        })
-    }
-
-    async fn tables_now(&self) -> Result<Tables, DatabaseError> {
-        let mut session = self.config.database.connect().await?;
-        let tables = session.tables().await;
-        session.close().await;
-        tables.map(|tables| of_backup(tables, &self.plan.databases))
-    }
-
-    /// A tool that failed: was it the tool, or did the server go away or start anew?
-    async fn blame(&self) -> StreamReason {
-        let Ok(mut session) = self.config.database.connect().await else {
-            return StreamReason::DatabaseLost;
-        };
-        let uptime = session.uptime().await;
-        session.close().await;
-        match uptime {
-            Ok(uptime) if uptime >= self.begun.elapsed() => StreamReason::ToolFailed,
-            _ => StreamReason::DatabaseLost,
-        }
     }
 
     fn metadata(&self) -> Metadata {
@@ -502,116 +408,4 @@ fn written(
         (Ok(Err(error)), _) => internal(format!("the archive could not be written: {error}")),
         (Err(error), _) => internal(format!("the archive's thread ended: {error}")),
     }
-}
-
-fn both(a: &Tables, b: &Tables) -> Tables {
-    a.iter()
-        .filter_map(|(schema, tables)| {
-            let others = b.get(schema)?;
-            Some((
-                schema.clone(),
-                tables.intersection(others).cloned().collect(),
-            ))
-        })
-        .collect()
-}
-
-/// What stderr said.
-#[derive(Debug, Default)]
-struct Report {
-    log: Log,
-    tail: VecDeque<String>,
-    error_seen: bool,
-}
-
-impl Report {
-    /// A message with the last lines of stderr.
-    fn told(&self, message: &str) -> String {
-        if self.tail.is_empty() {
-            return message.to_owned();
-        }
-        let lines: Vec<&str> = self.tail.iter().map(String::as_str).collect();
-        format!("{message}; the tool's last words:\n{}", lines.join("\n"))
-    }
-
-    /// Dump tools may print an error and go on.
-    fn has_error(&self) -> bool {
-        self.error_seen
-    }
-
-    fn line(&mut self, line: &str) {
-        self.log.line(line);
-        if line.trim().is_empty() {
-            return;
-        }
-        let lower = line.to_ascii_lowercase();
-        self.error_seen |= ["dump: error", "dump: got error", "dump: couldn't"]
-            .iter()
-            .any(|e| lower.contains(e));
-        self.tail.push_back(line.trim_end().to_owned());
-        while self.tail.iter().map(String::len).sum::<usize>() > TAIL && self.tail.len() > 1 {
-            self.tail.pop_front();
-        }
-    }
-}
-
-async fn stderr_report(mut task: tokio::task::JoinHandle<Report>) -> Report {
-    match tokio::time::timeout(STDERR, &mut task).await {
-        Ok(report) => report.unwrap_or_default(),
-        Err(_) => {
-            task.abort();
-            Report::default()
-        }
-    }
-}
-
-async fn read_report(
-    stderr: impl AsyncRead + Unpin,
-    stage: watch::Sender<Stage>,
-    metrics: BackupMetrics,
-) -> Report {
-    let mut report = Report::default();
-    let mut stderr = BufReader::new(stderr);
-    let mut line = Vec::new();
-    let mut entered = Instant::now();
-    metrics.stage_duration.reset();
-    loop {
-        let buffer = match stderr.fill_buf().await {
-            Ok([]) | Err(_) => break,
-            Ok(buffer) => buffer,
-        };
-        let end = buffer.iter().position(|byte| *byte == b'\n');
-        let piece = &buffer[..end.unwrap_or(buffer.len())];
-        line.extend_from_slice(&piece[..piece.len().min(LINE - line.len())]);
-        let used = piece.len() + usize::from(end.is_some());
-        stderr.consume(used);
-        if end.is_none() {
-            continue;
-        }
-        let text = String::from_utf8_lossy(&line).into_owned();
-        line.clear();
-        tracing::debug!(line = text, "tool");
-        report.line(&text);
-        let now = Instant::now();
-        let before = *stage.borrow();
-        if let Some(next) = before.after(&text, now) {
-            if next.name != before.name {
-                metrics
-                    .stage_duration
-                    .with_label_values(&[before.name])
-                    .set((now - entered).as_secs_f64());
-                entered = now;
-            }
-            stage.send_replace(next);
-        }
-    }
-    if !line.is_empty() {
-        report.line(&String::from_utf8_lossy(&line));
-    }
-    let last = stage.borrow().name;
-    metrics
-        .stage_duration
-        .with_label_values(&[last])
-        .set(entered.elapsed().as_secs_f64());
-    report
 }

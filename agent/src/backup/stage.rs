@@ -48,8 +48,9 @@ impl Stage {
 
     /// The stage after one line of stderr; `None` when the line does not change it.
     ///
-    /// `BACKUP STAGE`, <https://mariadb.com/kb/en/backup-stage/>: START and FLUSH let InnoDB go on,
-    /// BLOCK_DDL stops DDL and writes to tables of other engines, BLOCK_COMMIT every commit.
+    /// `BACKUP STAGE`, <https://mariadb.com/kb/en/backup-stage/>: START lets everything go on,
+    /// FLUSH stops writes to tables that are not transactional, BLOCK_DDL also DDL, BLOCK_COMMIT
+    /// every commit.
     pub(super) fn after(self, line: &str, now: Instant) -> Option<Self> {
         if line.ends_with("All tables unlocked") {
             return Some(Self {
@@ -68,7 +69,7 @@ impl Stage {
             "BLOCK_COMMIT" => "block-commit",
             _ => return None,
         };
-        let blocks = matches!(name, "block-ddl" | "block-commit");
+        let blocks = name != "start";
         if before.ends_with("Starting ") || before.ends_with("Started ") {
             return Some(Self {
                 name,
@@ -156,9 +157,9 @@ mod tests {
                 ("finish", false)
             ]
         );
-        // A second a line: from "Acquired locks for BACKUP STAGE BLOCK_DDL" to "All tables unlocked".
+        // A second a line: from "Acquired locks for BACKUP STAGE FLUSH" to "All tables unlocked".
         let line = |text: &str| LOG.lines().position(|line| line.ends_with(text)).unwrap();
-        let held = line("All tables unlocked") - line("Acquired locks for BACKUP STAGE BLOCK_DDL");
+        let held = line("All tables unlocked") - line("Acquired locks for BACKUP STAGE FLUSH");
         assert_eq!(stage.locked_for, Duration::from_secs(held as u64));
         assert_eq!((stage.waiting_since, stage.locked_since), (None, None));
     }
