@@ -1,2 +1,180 @@
-//! The agent.
-fn main() {}
+//! The agent's process: arguments, log, signals, and one call into the library.
+
+use prometheus::Registry;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use towline_agent::backup::{BackupMetrics, Engine};
+use towline_agent::config::{AuthConfig, Config, ConfigError, LogFormat};
+use towline_agent::error::{AgentError, EXIT_CONFIG, EXIT_OK, EXIT_RUNTIME};
+use towline_agent::metrics::HttpMetrics;
+use towline_agent::server::{Auth, Limits, Server, TokenFile, listen};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Connections to each listener.
+const CONNECTIONS: usize = 256;
+/// Time for a request's head.
+const HEADER_READ: Duration = Duration::from_secs(10);
+/// How long an HTTP/2 connection may carry nothing.
+const IDLE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let config = match Config::parse(std::env::args_os()) {
+        Ok(config) => config,
+        Err(ConfigError::Usage(error)) => {
+            // Help and version go to stdout, the rest to stderr; a closed one changes nothing.
+            let _ = error.print();
+            return if error.use_stderr() {
+                EXIT_CONFIG.into()
+            } else {
+                EXIT_OK.into()
+            };
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            return EXIT_CONFIG.into();
+        }
+    };
+    log_to_stderr(config.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|source| AgentError::System {
+        doing: "start threads",
+        source,
+    });
+    let code = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(config));
+            // What is left is cut, and with it the tools.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            result
+        }
+        Err(error) => Err(error),
+    };
+    match code {
+        Ok(code) => code.into(),
+        Err(error) => {
+            tracing::error!(%error, "the agent ends");
+            error.exit_code().into()
+        }
+    }
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env_lossy();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .init(),
+        LogFormat::Text => log.init(),
+    }
+}
+
+async fn run(config: Config) -> Result<u8, AgentError> {
+    let handle = |kind| {
+        signal(kind).map_err(|source| AgentError::System {
+            doing: "handle signals",
+            source,
+        })
+    };
+    let mut terminate = handle(SignalKind::terminate())?;
+    let mut interrupt = handle(SignalKind::interrupt())?;
+    let mut stop_signal = async || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+
+    let auth = match &config.auth {
+        AuthConfig::Open => Auth::Open,
+        AuthConfig::TokenFile(path) => Auth::Tokens(TokenFile::open(path.clone()).await?),
+    };
+    let registry = Registry::new();
+    let metrics = HttpMetrics::new(&registry)?;
+    let api = listen(config.listen, "--listen")?;
+    let admin = listen(config.admin_listen, "--admin-listen")?;
+    let address = |listener: &tokio::net::TcpListener| {
+        listener.local_addr().map_err(|source| AgentError::System {
+            doing: "read a listener's address",
+            source,
+        })
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %address(&api)?,
+        admin_listen = %address(&admin)?,
+        database = %config.engine.database.address,
+        database_user = config.engine.database.user,
+        auth = match config.auth {
+            AuthConfig::Open => "none",
+            AuthConfig::TokenFile(_) => "tokens",
+        },
+        tls = false,
+        "towline-agent starts"
+    );
+    let limits = Limits {
+        connections: CONNECTIONS,
+        header_read: HEADER_READ,
+        idle: IDLE,
+        // Longer than a stall may last, so that a stalled reader ends as one.
+        unacknowledged: config
+            .engine
+            .stall_timeout
+            .saturating_add(Duration::from_secs(30)),
+    };
+    let drain = config.drain;
+    let engine = Engine::new(config.engine, BackupMetrics::new(&registry)?);
+    tokio::spawn(first_look(engine.clone()));
+    let server = Server {
+        backups: Arc::new(engine),
+        auth,
+        metrics,
+        registry,
+        limits,
+        drain,
+    };
+
+    let (drain_now, draining) = tokio::sync::oneshot::channel();
+    let serving = server.run(api, admin, async {
+        // A dropped sender is a stop, too.
+        let _ = draining.await;
+    });
+    let stopped_by_force = async {
+        let first = stop_signal().await;
+        tracing::info!(signal = first, "a second signal stops at once");
+        let _ = drain_now.send(());
+        stop_signal().await
+    };
+    tokio::select! {
+        () = serving => Ok(EXIT_OK),
+        signal = stopped_by_force => {
+            tracing::warn!(signal, "stopped at once");
+            Ok(EXIT_RUNTIME)
+        }
+    }
+}
+
+/// Says in the log whether the database answers. The agent starts either way: its readiness never
+/// depends on the database, which mostly starts at the same time.
+async fn first_look(engine: Engine) {
+    match engine.server_info().await {
+        Ok(info) => {
+            tracing::info!(flavour = %info.flavour, version = info.version, "the database answers")
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the database does not answer yet; every backup tries again")
+        }
+    }
+}

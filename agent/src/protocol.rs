@@ -11,6 +11,37 @@ pub const PATH_BACKUP: &str = "/v1/backup";
 /// What the agent and its server are.
 pub const PATH_INFO: &str = "/v1/info";
 
+/// Query parameters of [`PATH_BACKUP`].
+pub mod parameter {
+    /// `physical` or `logical`.
+    pub const METHOD: &str = "method";
+    /// `zstd` or `none`.
+    pub const COMPRESSION: &str = "compression";
+    /// zstd level, 1 to 19.
+    pub const LEVEL: &str = "level";
+    /// Threads of the tool.
+    pub const PARALLEL: &str = "parallel";
+    /// age recipient, repeatable. Not among [`KNOWN`] as long as the agent cannot encrypt.
+    pub const RECIPIENT: &str = "recipient";
+    /// Schema, repeatable, for logical backups only.
+    pub const DATABASE: &str = "database";
+    /// Bytes a second.
+    pub const MAX_RATE: &str = "max-rate";
+    /// What this agent takes.
+    pub const KNOWN: &[&str] = &[METHOD, COMPRESSION, LEVEL, PARALLEL, DATABASE, MAX_RATE];
+}
+
+/// What this agent can do beside the [`parameter::KNOWN`] parameters: `job-attempt` (pre-emption
+/// by [`HEADER_JOB`] and [`HEADER_ATTEMPT`]) and `cancel` (DELETE). `/v1/info` lists both kinds.
+pub const CAPABILITIES: &[&str] = &["job-attempt", "cancel"];
+
+/// Content type of every error, [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457).
+pub const PROBLEM_CONTENT_TYPE: &str = "application/problem+json";
+/// Every error's `type` starts so; the rest is one stable word.
+pub const PROBLEM_TYPE_PREFIX: &str = "urn:towline:problem:";
+
+/// Request and response header: id of a request, for finding it in the logs of both sides.
+pub const HEADER_REQUEST_ID: &str = "x-request-id";
 /// Request header: uid of the `BackupJob` that this request works for.
 pub const HEADER_JOB: &str = "x-backup-job";
 /// Request header: number of the attempt, counted from 1. A higher one pre-empts the same job's.

@@ -1,0 +1,206 @@
+//! The HTTP server: two listeners, one for `/v1` and one for probes and metrics.
+
+mod access_log;
+mod admin;
+mod auth;
+mod backup;
+mod backups;
+mod connection;
+mod drain;
+mod info;
+mod negotiate;
+mod problem;
+mod query;
+mod route;
+
+pub use access_log::{CountedBody, End, LoggedBody, Record, TARGET as ACCESS_LOG_TARGET};
+pub use auth::{Auth, Peer, Scope, TokenFile, TokenFileError};
+pub use backups::Backups;
+pub use connection::Limits;
+pub use drain::DrainTimes;
+pub use negotiate::{takes_trailers, te_has_trailers};
+pub use problem::{Kind, Problem};
+pub use query::parse as parse_query;
+
+use crate::error::AgentError;
+use crate::metrics::HttpMetrics;
+use admin::Admin;
+use connection::InFlight;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use prometheus::Registry;
+use route::Api;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 256;
+/// Pause after the system refuses to accept, which is mostly for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Everything that answers requests.
+pub struct Server {
+    /// The engine.
+    pub backups: Arc<dyn Backups>,
+    /// Who may call `/v1`.
+    pub auth: Auth,
+    /// What is counted here.
+    pub metrics: HttpMetrics,
+    /// What `/metrics` shows.
+    pub registry: Registry,
+    /// What a connection may take.
+    pub limits: Limits,
+    /// How it stops.
+    pub drain: DrainTimes,
+}
+
+impl Server {
+    /// Serves until `shutdown` resolves, then drains. Returns when every connection is closed.
+    pub async fn run(
+        self,
+        api: TcpListener,
+        admin: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let Self {
+            backups,
+            auth,
+            metrics,
+            registry,
+            limits,
+            drain,
+        } = self;
+        let ready = Arc::new(AtomicBool::new(true));
+        let (stop, stopped) = watch::channel(false);
+        // Probes and scrapers are answered to the end.
+        let (_keep, never) = watch::channel(false);
+        let v1 = Arc::new(Api {
+            backups: backups.clone(),
+            auth,
+            metrics: metrics.clone(),
+        });
+        let api = tokio::spawn(accept(
+            api,
+            limits,
+            stopped,
+            Some(metrics),
+            move |request, remote, in_flight| route::handle(v1.clone(), request, remote, in_flight),
+        ));
+        let probes = Admin {
+            registry,
+            ready: ready.clone(),
+        };
+        let mut others = JoinSet::new();
+        others.spawn(accept(
+            admin,
+            limits,
+            never,
+            None,
+            move |request, _, in_flight| {
+                let response = probes.answer(&request);
+                async move {
+                    drop(in_flight);
+                    response
+                }
+            },
+        ));
+        shutdown.await;
+        drain::drain(backups.as_ref(), drain, &ready, &stop, api).await;
+    }
+}
+
+/// Serves every connection of a listener; on `stop` it closes the listener and waits for them.
+/// Dropping the future cuts them.
+async fn accept<H, F, B>(
+    listener: TcpListener,
+    limits: Limits,
+    stop: watch::Receiver<bool>,
+    metrics: Option<HttpMetrics>,
+    handler: H,
+) where
+    H: Fn(Request<Incoming>, SocketAddr, InFlight) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let mut connections = JoinSet::new();
+    let mut stopping = stop.clone();
+    let accepting = async {
+        loop {
+            while connections.try_join_next().is_some() {}
+            // A full house waits in the kernel's queue; closed only when the server is gone.
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
+            let (stream, remote) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if let Err(error) = connection::probe(&stream, &limits) {
+                tracing::debug!(%error, "socket options refused");
+            }
+            let open = metrics.as_ref().map(HttpMetrics::connection);
+            let handler = handler.clone();
+            let stop = stop.clone();
+            connections.spawn(async move {
+                let handler = move |request, in_flight| handler(request, remote, in_flight);
+                connection::serve(stream, limits, stop, handler).await;
+                drop((open, slot));
+            });
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        _ = stopping.wait_for(|stop| *stop) => {}
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Opens a listener. `[::]` takes IPv4 too, and is `0.0.0.0` on a host without IPv6.
+///
+/// # Errors
+/// What the system said, with the flag that chooses another address.
+pub fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, AgentError> {
+    let open = |address: SocketAddr| -> io::Result<TcpListener> {
+        let domain = socket2::Domain::for_address(address);
+        let socket =
+            socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    let opened = match open(address) {
+        Err(_) if address.ip() == std::net::Ipv6Addr::UNSPECIFIED && !has_ipv6() => {
+            open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
+        }
+        other => other,
+    };
+    opened.map_err(|source| AgentError::Listen {
+        address,
+        flag,
+        source,
+    })
+}
+
+fn has_ipv6() -> bool {
+    std::net::UdpSocket::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok()
+}

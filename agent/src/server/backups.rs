@@ -1,0 +1,56 @@
+//! What the server asks of the engine: a seam for tests, which need endings on demand.
+
+use crate::backup::{BackupRequest, Engine, Running, StartError, Started, ToolInfo};
+use crate::database::{DatabaseError, ServerInfo};
+use crate::protocol::StreamReason;
+use async_trait::async_trait;
+
+/// One slot for backups and what is known of the database. See [`Engine`] for each meaning.
+#[async_trait]
+pub trait Backups: Send + Sync + 'static {
+    /// Takes the slot and starts a backup, or says why not.
+    async fn start(&self, request: BackupRequest) -> Result<Started, StartError>;
+    /// The backup that holds the slot.
+    fn running(&self) -> Option<Running>;
+    /// Cancels the backup with this id; `false` when it does not run.
+    fn cancel(&self, id: &str, reason: StreamReason) -> bool;
+    /// Waits until no tool runs and all are reaped.
+    async fn wait_idle(&self);
+    /// Refuses new backups from now on.
+    fn close(&self);
+    /// What the database server is.
+    async fn server_info(&self) -> Result<ServerInfo, DatabaseError>;
+    /// The tools that are installed.
+    async fn tools(&self) -> Vec<ToolInfo>;
+}
+
+#[async_trait]
+impl Backups for Engine {
+    async fn start(&self, request: BackupRequest) -> Result<Started, StartError> {
+        Self::start(self, request).await
+    }
+
+    fn running(&self) -> Option<Running> {
+        Self::running(self)
+    }
+
+    fn cancel(&self, id: &str, reason: StreamReason) -> bool {
+        Self::cancel(self, id, reason)
+    }
+
+    async fn wait_idle(&self) {
+        Self::wait_idle(self).await;
+    }
+
+    fn close(&self) {
+        Self::close(self);
+    }
+
+    async fn server_info(&self) -> Result<ServerInfo, DatabaseError> {
+        Self::server_info(self).await
+    }
+
+    async fn tools(&self) -> Vec<ToolInfo> {
+        Self::tools(self).await
+    }
+}

@@ -1,0 +1,301 @@
+//! One connection: HTTP/1.1 or HTTP/2 with prior knowledge, its limits, and its end.
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// What a listener grants its connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Time for the head of a request, and for the first one of a connection to begin.
+    pub header_read: Duration,
+    /// How long an HTTP/2 connection may carry nothing. HTTP/1.1 has `header_read` for that.
+    pub idle: Duration,
+    /// How long the peer's kernel may acknowledge nothing or take nothing (`TCP_USER_TIMEOUT`), and
+    /// how long an HTTP/2 peer may leave a ping unanswered.
+    pub unacknowledged: Duration,
+}
+
+/// Bytes of a request's head, HTTP/1.1.
+const MAX_HEAD: usize = 32 * 1024;
+/// Header fields of a request.
+const MAX_HEADERS: usize = 64;
+/// Decoded bytes of a request's header list, HTTP/2.
+const MAX_HEADER_LIST: u32 = 32 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 16;
+/// Between two pings to an HTTP/2 peer, and before the first keepalive probe of TCP.
+const PROBE: Duration = Duration::from_secs(30);
+
+/// Requests of one connection that are being answered.
+#[derive(Debug)]
+struct Activity {
+    opened: Instant,
+    in_flight: AtomicUsize,
+    /// Milliseconds after `opened` at which the last request ended; `u64::MAX` before the first.
+    last: AtomicU64,
+}
+
+/// One request being answered, its body included.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<Activity>);
+
+impl Activity {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            opened: Instant::now(),
+            in_flight: AtomicUsize::new(0),
+            last: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.touch();
+        InFlight(self.clone())
+    }
+
+    fn touch(&self) {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.last.store(now, Ordering::Release);
+    }
+
+    fn quiet(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether it has carried nothing for longer than it may.
+    fn overdue(&self, limits: &Limits) -> bool {
+        if !self.quiet() {
+            return false;
+        }
+        match self.last.load(Ordering::Acquire) {
+            u64::MAX => self.opened.elapsed() >= limits.header_read,
+            last => {
+                self.opened.elapsed() >= limits.idle.saturating_add(Duration::from_millis(last))
+            }
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Knows whether the kernel last refused bytes: then some are still on their way out of hyper.
+struct Observed<S> {
+    stream: S,
+    blocked: Arc<AtomicBool>,
+}
+
+impl<S> Observed<S> {
+    fn note<T>(&self, poll: Poll<T>) -> Poll<T> {
+        self.blocked.store(poll.is_pending(), Ordering::Release);
+        poll
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Has the kernel notice peers that are gone without a word.
+///
+/// # Errors
+/// When it refuses an option.
+pub(super) fn probe(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(PROBE)
+        .with_interval(PROBE / 3)
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(limits.unacknowledged))
+}
+
+/// Serves a connection until it ends, or until `stop` says so and nothing is in flight on it any
+/// more: then it closes at once, whatever its peer has half sent.
+pub(super) async fn serve<S, H, F, B>(
+    stream: S,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+    handler: H,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: Fn(Request<Incoming>, InFlight) -> F + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let activity = Activity::new();
+    let blocked = Arc::new(AtomicBool::new(false));
+    let io = TokioIo::new(Observed {
+        stream,
+        blocked: blocked.clone(),
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PROBE)
+        .keep_alive_timeout(limits.unacknowledged)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST);
+    let service = {
+        let activity = activity.clone();
+        service_fn(move |request| {
+            let response = handler(request, activity.begin());
+            async move { Ok::<_, Infallible>(response.await) }
+        })
+    };
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut check = tokio::time::interval(limits.header_read / 4);
+    let mut stopping = false;
+    loop {
+        let served = poll_fn(|cx| {
+            // Read before the poll: what a request that is over by now has left to be written,
+            // this poll writes.
+            let quiet = activity.quiet();
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            if stopping && quiet && activity.quiet() && !blocked.load(Ordering::Acquire) {
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Pending
+        });
+        tokio::select! {
+            result = served => {
+                if let Err(error) = result {
+                    tracing::debug!(error, "connection ended");
+                }
+                return;
+            }
+            // An error means that the server is gone, and its connections with it.
+            _ = stop.wait_for(|stop| *stop), if !stopping => {}
+            _ = check.tick(), if !stopping => {
+                if !activity.overdue(&limits) {
+                    continue;
+                }
+            }
+        }
+        stopping = true;
+        connection.as_mut().graceful_shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const LIMITS: Limits = Limits {
+        connections: 1,
+        header_read: MINUTE,
+        idle: MINUTE,
+        unacknowledged: MINUTE,
+    };
+
+    #[tokio::test]
+    async fn a_stop_waits_for_what_the_kernel_has_not_taken_yet() {
+        // The pipe holds less than the head, so most of the answer waits in hyper.
+        let (mut client, server) = tokio::io::duplex(16);
+        let (stop, stopped) = watch::channel(false);
+        let (over, mut is_over) = watch::channel(false);
+        let over = Arc::new(over);
+        let served = tokio::spawn(serve(server, LIMITS, stopped, move |_, in_flight| {
+            let over = over.clone();
+            async move {
+                drop(in_flight);
+                over.send_replace(true);
+                Response::new(Full::new(Bytes::from(vec![b'x'; 1000])))
+            }
+        }));
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+        is_over.wait_for(|over| *over).await.unwrap();
+        stop.send_replace(true);
+        // Both ends run in this thread: the server gets its turns to see the stop.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.ends_with(&"x".repeat(1000)),
+            "{} bytes came",
+            answer.len()
+        );
+        served.await.unwrap();
+    }
+}
