@@ -50,12 +50,7 @@ struct Flags {
     admin_listen: SocketAddr,
 
     /// File of bearer tokens and their scopes; re-read when it changes
-    #[arg(
-        long,
-        env = "TOWLINE_TOKEN_FILE",
-        value_name = "FILE",
-        conflicts_with = "no_auth"
-    )]
+    #[arg(long, env = "TOWLINE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
     /// Let everybody do everything; only with --listen on a loopback address
@@ -170,6 +165,9 @@ pub enum ConfigError {
         "nobody is named who may call, so the agent does not start: add --token-file FILE (lines of TOKEN SCOPE..., see --help), or --no-auth on a loopback address"
     )]
     NoAuth,
+    /// Everybody, and somebody.
+    #[error("--no-auth and --token-file exclude each other: leave out one of them")]
+    TwoAnswers,
     /// Everybody would be let in.
     #[error("--no-auth is for a loopback address only, and --listen {0} is none: use --token-file FILE, or --listen 127.0.0.1:{port}", port = .0.port())]
     OpenToOthers(SocketAddr),
@@ -229,6 +227,8 @@ impl Config {
         };
         let listen = flags.listen;
         let auth = match flags.token_file {
+            // Not left to clap: TOWLINE_NO_AUTH=false is no conflict.
+            Some(_) if flags.no_auth => return Err(ConfigError::TwoAnswers),
             Some(file) => AuthConfig::TokenFile(file),
             None if !flags.no_auth => return Err(ConfigError::NoAuth),
             None if !listen.ip().is_loopback() => return Err(ConfigError::OpenToOthers(listen)),

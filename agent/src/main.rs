@@ -1,6 +1,7 @@
 //! The agent's process: arguments, log, signals, and one call into the library.
 
 use prometheus::Registry;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +78,7 @@ fn log_to_stderr(format: LogFormat) {
             .with_current_span(false)
             .with_span_list(false)
             .init(),
-        LogFormat::Text => log.init(),
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
     }
 }
 
@@ -153,7 +154,10 @@ async fn run(config: Config) -> Result<u8, AgentError> {
     });
     let stopped_by_force = async {
         let first = stop_signal().await;
-        tracing::info!(signal = first, "a second signal stops at once");
+        tracing::info!(
+            signal = first,
+            "signal received; a second one stops at once"
+        );
         let _ = drain_now.send(());
         stop_signal().await
     };
