@@ -9,7 +9,10 @@ use serde::Serialize;
 
 /// One kind of refusal: its `type`, title and status never change once released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
+pub struct Kind(&'static Words);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Words {
     slug: &'static str,
     title: &'static str,
     status: StatusCode,
@@ -18,8 +21,11 @@ pub struct Kind {
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $slug:literal, $title:literal, $status:ident;)*) => {
         impl Kind {
-            $($(#[$doc])* pub const $name: Self =
-                Self { slug: $slug, title: $title, status: StatusCode::$status };)*
+            $(
+                $(#[$doc])*
+                pub const $name: Self =
+                    Self(&Words { slug: $slug, title: $title, status: StatusCode::$status });
+            )*
 
             /// Every kind.
             pub const ALL: &[Self] = &[$(Self::$name),*];
@@ -58,13 +64,13 @@ impl Kind {
     /// The `type` member.
     #[must_use]
     pub fn uri(self) -> String {
-        format!("{PROBLEM_TYPE_PREFIX}{}", self.slug)
+        format!("{PROBLEM_TYPE_PREFIX}{}", self.0.slug)
     }
 
     /// The HTTP status.
     #[must_use]
     pub const fn status(self) -> StatusCode {
-        self.status
+        self.0.status
     }
 }
 
@@ -173,8 +179,8 @@ impl Problem {
     pub fn into_response(self) -> Response<Full<Bytes>> {
         let document = Document {
             r#type: self.kind.uri(),
-            title: self.kind.title,
-            status: self.kind.status.as_u16(),
+            title: self.kind.0.title,
+            status: self.kind.0.status.as_u16(),
             detail: &self.detail,
             parameter: self.parameter.as_deref(),
             backup_id: self.backup_id.as_deref(),
@@ -182,7 +188,7 @@ impl Problem {
         // Strings and a number always serialize; were it not so, status and headers still speak.
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = self.kind.status;
+        *response.status_mut() = self.kind.0.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_CONTENT_TYPE));
         headers.extend(self.headers);

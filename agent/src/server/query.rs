@@ -66,7 +66,7 @@ fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), Problem> {
     Ok(())
 }
 
-fn number<T: FromStr + PartialOrd>(
+fn number<T: FromStr + PartialOrd + Copy>(
     name: &str,
     value: &str,
     from: T,
