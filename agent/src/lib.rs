@@ -4,5 +4,9 @@
 pub mod archive;
 pub mod backup;
 pub mod body;
+pub mod config;
 pub mod database;
+pub mod error;
+pub mod metrics;
 pub mod protocol;
+pub mod server;

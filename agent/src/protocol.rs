@@ -31,10 +31,6 @@ pub mod parameter {
     pub const KNOWN: &[&str] = &[METHOD, COMPRESSION, LEVEL, PARALLEL, DATABASE, MAX_RATE];
 }
 
-/// What this agent can do beside the [`parameter::KNOWN`] parameters: `job-attempt` (pre-emption
-/// by [`HEADER_JOB`] and [`HEADER_ATTEMPT`]) and `cancel` (DELETE). `/v1/info` lists both kinds.
-pub const CAPABILITIES: &[&str] = &["job-attempt", "cancel"];
-
 /// Content type of every error, [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457).
 pub const PROBLEM_CONTENT_TYPE: &str = "application/problem+json";
 /// Every error's `type` starts so; the rest is one stable word.

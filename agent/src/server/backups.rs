@@ -1,6 +1,6 @@
 //! What the server asks of the engine: a seam for tests, which need endings on demand.
 
-use crate::backup::{BackupRequest, Engine, Running, StartError, Started, ToolInfo};
+use crate::backup::{BackupRequest, Engine, LastBackup, Running, StartError, Started, ToolInfo};
 use crate::database::{DatabaseError, ServerInfo};
 use crate::protocol::StreamReason;
 use async_trait::async_trait;
@@ -12,6 +12,8 @@ pub trait Backups: Send + Sync + 'static {
     async fn start(&self, request: BackupRequest) -> Result<Started, StartError>;
     /// The backup that holds the slot.
     fn running(&self) -> Option<Running>;
+    /// The last complete backup since the start.
+    fn last_backup(&self) -> Option<LastBackup>;
     /// Cancels the backup with this id; `false` when it does not run.
     fn cancel(&self, id: &str, reason: StreamReason) -> bool;
     /// Waits until no tool runs and all are reaped.
@@ -32,6 +34,10 @@ impl Backups for Engine {
 
     fn running(&self) -> Option<Running> {
         Self::running(self)
+    }
+
+    fn last_backup(&self) -> Option<LastBackup> {
+        Self::last_backup(self)
     }
 
     fn cancel(&self, id: &str, reason: StreamReason) -> bool {

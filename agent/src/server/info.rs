@@ -1,9 +1,8 @@
 //! `GET /v1/info`: what this agent and its server are.
 
 use super::route::{Api, ApiBody, json};
-use crate::backup::{Running, ToolInfo};
+use crate::backup::{CAPABILITIES, LastBackup, Running, ToolInfo};
 use crate::database::ServerInfo;
-use crate::protocol::{CAPABILITIES, parameter};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
@@ -20,6 +19,8 @@ struct Info {
     tools: Vec<ToolInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     running: Option<Running>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_backup: Option<LastBackup>,
 }
 
 pub(super) async fn get(api: &Api) -> Response<ApiBody> {
@@ -30,15 +31,27 @@ pub(super) async fn get(api: &Api) -> Response<ApiBody> {
     };
     let info = Info {
         agent_version: env!("CARGO_PKG_VERSION"),
-        capabilities: parameter::KNOWN
-            .iter()
-            .chain(CAPABILITIES)
-            .copied()
-            .collect(),
+        capabilities: CAPABILITIES.iter().copied().chain(["cancel"]).collect(),
         database,
         database_error,
         tools,
         running: api.backups.running(),
+        last_backup: api.backups.last_backup(),
     };
     json(StatusCode::OK, &info)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::parameter;
+
+    #[test]
+    fn every_parameter_that_is_taken_is_a_capability() {
+        assert!(
+            parameter::KNOWN
+                .iter()
+                .all(|known| CAPABILITIES.contains(known))
+        );
+    }
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use towline_agent::backup::{BackupRequest, Running, StartError, Started, ToolInfo};
+use towline_agent::backup::{BackupRequest, LastBackup, Running, StartError, Started, ToolInfo};
 use towline_agent::body::{BackupBody, BodySender, Timings, Verdict};
 use towline_agent::database::{DatabaseError, ServerInfo};
 use towline_agent::metrics::HttpMetrics;
@@ -173,8 +173,13 @@ impl Backups for Fake {
             method: towline_agent::backup::Method::Logical,
             stage: "copy".to_owned(),
             bytes: 0,
+            start_time: jiff::Timestamp::UNIX_EPOCH,
             job: None,
         })
+    }
+
+    fn last_backup(&self) -> Option<LastBackup> {
+        None
     }
 
     fn cancel(&self, id: &str, reason: StreamReason) -> bool {
