@@ -22,7 +22,9 @@ pub use job::{BackupJob, BackupJobSpec, BackupJobStatus};
 pub use schedule::{BackupSchedule, BackupScheduleSpec, BackupScheduleStatus};
 pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::{CustomResourceExt, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,7 +41,35 @@ pub const ANNOTATION_SCHEDULED_AT: &str = "towline.dev/scheduled-at";
 /// Every CRD, in the order in which a reader meets them.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![BackupStore::crd(), BackupSchedule::crd(), BackupJob::crd()]
+    [BackupStore::crd(), BackupSchedule::crd(), BackupJob::crd()]
+        .into_iter()
+        .map(|mut crd| {
+            let schemas = crd
+                .spec
+                .versions
+                .iter_mut()
+                .filter_map(|v| v.schema.as_mut());
+            for schema in schemas.filter_map(|s| s.open_api_v3_schema.as_mut()) {
+                without_nulls(schema);
+            }
+            crd
+        })
+        .collect()
+}
+
+/// Takes `nullable` from every property: then the API server drops a null, rather than keeping it
+/// as a field that is set, which rules of the kind "exactly one of" would count.
+fn without_nulls(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
+        without_nulls(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        without_nulls(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        without_nulls(values);
+    }
 }
 
 /// Every CRD as a file: its name and its YAML.

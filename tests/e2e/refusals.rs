@@ -20,7 +20,7 @@ async fn the_api_server_refuses_what_is_written_wrong() {
     };
     let store = |spec: Value| json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupStore", "metadata": {"name": "s"}, "spec": spec});
     let job = |spec: Value| json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupJob", "metadata": {"name": "j"}, "spec": Namespace::job_spec("x", &spec)});
-    let s3 = json!({"bucket": "b", "region": "us-east-1"});
+    let s3 = json!({"bucket": "backups", "region": "us-east-1"});
     let long = "a".repeat(53);
     let mut long_name = schedule(json!({}));
     long_name["metadata"]["name"] = json!(long);

@@ -21,6 +21,8 @@ use std::{sync::Arc, time::Duration};
 const STORE_POLL: Duration = Duration::from_secs(3);
 /// When a job looks again for a slot, were it not woken.
 const SLOT_POLL: Duration = Duration::from_secs(30);
+/// How long a success waits until leftovers of earlier attempts are taken away.
+const CLEANING_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Subject<'_> {
     /// Chooses store and agent, claims the next attempt, starts its transfer.
@@ -172,6 +174,23 @@ impl Subject<'_> {
         manifest: &Manifest,
         timings: Option<&Timings>,
     ) -> Result<Action, Error> {
+        if self.status().attempt > 1 {
+            let cleaned = match self.open_store().await? {
+                Ok((store, identity)) => {
+                    self.clean_all(&store, &identity, Some(manifest.attempt), CLEANING_PATIENCE)
+                        .await
+                }
+                Err(problem) => Err(problem),
+            };
+            if let Err(problem) = cleaned {
+                tracing::warn!(
+                    namespace = self.namespace,
+                    name = self.name,
+                    problem,
+                    "leftovers of earlier attempts stay"
+                );
+            }
+        }
         // The manifest lies beside the folders of the attempts.
         let first = manifest.objects.first().map_or("", |o| o.key.as_str());
         let folder = first.rsplitn(3, '/').nth(2).unwrap_or_default();

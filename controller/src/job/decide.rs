@@ -2,7 +2,8 @@
 
 use super::Subject;
 use crate::{
-    catalog::{self, JobIdentity, Manifest, Outcome},
+    api::{BackupJobStatus, conditions, job::FAILURE_TARGET},
+    catalog::{self, JobIdentity, Outcome},
     context::STORE_PATIENCE,
     error::Error,
     reason::{FailureReason, Retry},
@@ -10,11 +11,14 @@ use crate::{
     transfer::Failure,
 };
 use futures::{StreamExt as _, stream};
+use jiff::SignedDuration;
 use kube::runtime::controller::Action;
 use std::{future::Future, time::Duration};
 
 /// When the store is asked again about a job that must not end without its answer.
 const DECISION_RETRY: Duration = Duration::from_secs(15);
+/// How long a job's end waits for its leftovers to be taken away.
+const CLEANING_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
 impl Subject<'_> {
     /// An attempt was claimed by a process that is gone. The manifest says whether it got through;
@@ -27,7 +31,7 @@ impl Subject<'_> {
         };
         match patiently(catalog::read_decision(&store, &identity)).await {
             Ok(Some(manifest)) if manifest.outcome == Outcome::Complete => {
-                return self.adopt(&store, &manifest).await;
+                return self.succeed(&manifest, None).await;
             }
             Ok(_) => {}
             Err(error) => return self.undecided(&error.message).await,
@@ -72,14 +76,20 @@ impl Subject<'_> {
                         .await
                         {
                             Ok(manifest) if manifest.outcome == Outcome::Complete => {
-                                return self.adopt(&store, &manifest).await;
+                                return self.succeed(&manifest, None).await;
                             }
                             Ok(_) => {}
                             Err(error) => return self.undecided(&error.message).await,
                         }
                     }
-                    self.clean_all(&store, &identity, status.attempt, None)
+                    let cleaned = self
+                        .clean_all(&store, &identity, None, STORE_PATIENCE)
                         .await;
+                    if let Err(problem) = cleaned
+                        && self.still_cleans(&status)
+                    {
+                        return self.hold(reason, message, &problem).await;
+                    }
                 }
                 Err(problem) if status.complete_tried => return self.undecided(&problem).await,
                 Err(problem) => {
@@ -103,22 +113,6 @@ impl Subject<'_> {
             .warning(&self.object(), reason.as_str(), phase.as_str(), message)
             .await;
         Ok(Action::requeue(Duration::from_millis(100)))
-    }
-
-    /// A manifest that stands is the job's success, whichever attempt wrote it.
-    async fn adopt(&mut self, store: &Store, manifest: &Manifest) -> Result<Action, Error> {
-        if let Ok(identity) = self.identity(None)
-            && self.status().complete_tried
-        {
-            self.clean_all(
-                store,
-                &identity,
-                self.status().attempt,
-                Some(manifest.attempt),
-            )
-            .await;
-        }
-        self.succeed(manifest, None).await
     }
 
     /// The store does not answer, and without its answer nothing may be decided.
@@ -148,30 +142,52 @@ impl Subject<'_> {
         Ok(Action::requeue(DECISION_RETRY))
     }
 
+    /// Whether the job's end still waits for its leftovers to be taken away.
+    fn still_cleans(&self, status: &BackupJobStatus) -> bool {
+        conditions::get(&status.conditions, FAILURE_TARGET).is_none_or(|target| {
+            self.now.duration_since(target.last_transition_time.0) < CLEANING_PATIENCE
+        })
+    }
+
+    /// The job fails, but not before what it left is taken away.
+    async fn hold(
+        &mut self,
+        reason: FailureReason,
+        message: &str,
+        problem: &str,
+    ) -> Result<Action, Error> {
+        tracing::warn!(
+            namespace = self.namespace,
+            name = self.name,
+            problem,
+            "leftovers of a failed job stay for now"
+        );
+        self.change(|record| record.hold(reason, message, problem))
+            .await?;
+        Ok(Action::requeue(DECISION_RETRY))
+    }
+
     /// Takes away what attempts left, but for the one that won. What cannot be taken away now, the
     /// sweep or the bucket's lifecycle rule will.
-    async fn clean_all(
+    pub(super) async fn clean_all(
         &self,
         store: &Store,
         identity: &JobIdentity,
-        last: u32,
         winner: Option<u32>,
-    ) {
-        let attempts = (1..=last).filter(|attempt| Some(*attempt) != winner);
+        patience: Duration,
+    ) -> Result<(), String> {
+        let attempts = (1..=self.status().attempt).filter(|attempt| Some(*attempt) != winner);
         let cleaning = stream::iter(attempts)
             .map(|attempt| catalog::clean_attempt(store, identity, attempt))
-            .buffer_unordered(8);
-        let all = cleaning.for_each(|cleaned| async {
-            if let Err(error) = cleaned {
-                tracing::warn!(namespace = self.namespace, name = self.name, %error, "leftovers of an attempt stay");
-            }
-        });
-        if tokio::time::timeout(STORE_PATIENCE, all).await.is_err() {
-            tracing::warn!(
-                namespace = self.namespace,
-                name = self.name,
-                "leftovers of attempts stay: the store is too slow"
-            );
+            .buffer_unordered(8)
+            .filter_map(|cleaned| std::future::ready(cleaned.err()))
+            .collect::<Vec<_>>();
+        match tokio::time::timeout(patience, cleaning).await {
+            Ok(problems) => problems
+                .into_iter()
+                .next()
+                .map_or(Ok(()), |p| Err(p.message)),
+            Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
         }
     }
 }

@@ -99,9 +99,11 @@ pub fn plan(observed: &Observed<'_>) -> Step {
         return Step::Conclude { reason, message };
     }
     if let Some(target) = conditions::get(&status.conditions, FAILURE_TARGET) {
-        let last = status.attempts.last().and_then(|a| a.reason);
+        let known = FailureReason::ALL
+            .into_iter()
+            .find(|r| r.as_str() == target.reason);
         return Step::Conclude {
-            reason: last.unwrap_or(FailureReason::InvalidSpec),
+            reason: known.unwrap_or(FailureReason::InvalidSpec),
             message: target.message.clone(),
         };
     }

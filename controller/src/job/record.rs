@@ -73,10 +73,11 @@ impl Record<'_> {
     pub fn claim(&mut self, agent: &str, pod: Option<&str>) -> u32 {
         let number = self.push_attempt(Some(agent));
         let server_version = self.status.source.take().and_then(|s| s.server_version);
-        self.status.source = Some(SourceStatus {
+        let source = SourceStatus {
             pod: pod.map(str::to_owned),
             server_version,
-        });
+        };
+        self.status.source = Some(source).filter(|s| *s != SourceStatus::default());
         self.status.phase = Phase::Running;
         self.status.reason = None;
         self.status.retry_time = None;
@@ -211,7 +212,9 @@ impl Record<'_> {
         status.reason = None;
         status.retry_time = None;
         status.progress = None;
-        status.method = Some(cut(&manifest.method, 32).to_owned()).filter(|m| !m.is_empty());
+        if !manifest.method.is_empty() {
+            status.method = Some(cut(&manifest.method, 32).to_owned());
+        }
         status.objects = manifest
             .objects
             .iter()
@@ -256,6 +259,15 @@ impl Record<'_> {
         self.condition(COMPLETE, Status::True, "Succeeded", &message);
         self.condition(FAILED, Status::False, "Succeeded", "");
         self.progressing(Status::False, "Succeeded", "");
+    }
+
+    /// There will be no backup, but the job does not end before the store is left in order.
+    pub fn hold(&mut self, reason: FailureReason, message: &str, problem: &str) {
+        self.status.phase = Phase::Pending;
+        self.status.reason = Some(reason);
+        self.condition(FAILURE_TARGET, Status::True, reason.as_str(), message);
+        let problem = format!("the job fails; first its leftovers go, but: {problem}");
+        self.progressing(Status::True, reason.as_str(), &problem);
     }
 
     /// There is no backup and will be none.

@@ -163,3 +163,27 @@ fn sizes_and_durations_are_for_people() {
         assert_eq!(human_duration(SignedDuration::from_secs(seconds)), text);
     }
 }
+
+#[test]
+fn a_job_that_fails_is_not_failed_before_the_store_is_in_order() {
+    let mut status = BackupJobStatus::default();
+    let spec = spec();
+    let mut record = Record {
+        spec: &spec,
+        generation: None,
+        status: &mut status,
+        now: t(3),
+    };
+    record.take_up();
+    record.hold(FailureReason::StoreError, "the store is down", "no answer");
+    let of = |status: &BackupJobStatus, type_| conditions::is_true(&status.conditions, type_);
+    assert!(of(&status, FAILURE_TARGET) && !of(&status, FAILED) && !status.phase.is_final());
+    let mut record = Record {
+        spec: &spec,
+        generation: None,
+        status: &mut status,
+        now: t(4),
+    };
+    record.conclude(FailureReason::StoreError, "the store is down");
+    assert!(!of(&status, FAILURE_TARGET) && of(&status, FAILED) && status.phase.is_final());
+}
