@@ -21,8 +21,13 @@ with_lock() {
     say "waiting for another tests/cluster/cluster command to end"
     flock 9
   fi
+  # What an interrupted command left.
+  rm -rf "$cache/work"
   "$@"
 }
+
+# new_work: a folder to work in, on the cache's file system; only under the lock.
+new_work() { mkdir -p "$cache/work" && mktemp -d -p "$cache/work"; }
 
 # wait_for SECONDS WHAT COMMAND ARG..: until the command succeeds.
 wait_for() {

@@ -56,7 +56,7 @@ build_binaries() {
 make_image() {
   local name=$1 suite packages_wanted files tag dockerfile work key base=scratch pinned=''
   image_inputs "$name"
-  work=$(mktemp -d)
+  work=$(new_work)
   prepare_context "$name" "$work/context"
   if [[ -n $suite ]]; then
     refresh_suite "$suite"
@@ -69,7 +69,8 @@ make_image() {
     say "building image $tag ${pinned:+with $pinned}"
     [[ $base == scratch ]] || ensure_base "$suite" "$base"
     build_image "$work" || { rm -rf "$work"; die "image $tag could not be built: see above"; }
-    find "$images" -name "$name-????????????????.tar" ! -name "$name-$key.tar" -delete
+    # The last three are kept: two checkouts may take turns.
+    find "$images" -name "$name-????????????????.tar" -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d' ' -f2- | xargs -r rm -f
   fi
   printf '%s %s\n' "$key" "$tag" >"$images/$name.current"
   rm -rf "$work"
@@ -133,7 +134,7 @@ ensure_base() {
   local suite=$1 image=$2 root container
   ! buildah_here inspect --type image "$image" >/dev/null 2>&1 || return 0
   say "building the base image of Debian $suite"
-  root=$(mktemp -d)
+  root=$(new_work)
   debootstrap --variant=minbase "$suite" "$root/root" "$(debian_mirror)" >"$images/base-$suite.log" 2>&1 ||
     { tail -n 20 "$images/base-$suite.log" >&2; rm -rf "$root"; die "debootstrap of Debian $suite failed: see above"; }
   rm -rf "$root"/root/var/cache/apt/archives/*.deb "$root"/root/var/lib/apt/lists/* "$root"/root/var/log/*
@@ -155,7 +156,9 @@ import_images() {
   for name in "${all_images[@]}"; do
     { read -r key tag <"$images/$name.current"; } 2>/dev/null || continue
     [[ -f $images/$name-$key.tar && $key != "$(cat "$state/imported/$name" 2>/dev/null)" ]] || continue
-    ctr_cluster images import "$images/$name-$key.tar" >/dev/null || die "image $tag could not be imported into containerd"
+    # containerd may collect a layer of the image's predecessor between two steps of an import.
+    ctr_cluster images import "$images/$name-$key.tar" >/dev/null 2>&1 || ctr_cluster images import "$images/$name-$key.tar" >/dev/null ||
+      die "image $tag could not be imported into containerd"
     printf '%s' "$key" >"$state/imported/$name"
   done
 }

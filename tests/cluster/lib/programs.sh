@@ -33,7 +33,7 @@ build_kubernetes() {
   for program in "$@"; do [[ -x $dir/$program ]] || missing+=("$program"); done
   ((${#missing[@]})) || return 0
   say "building ${missing[*]} $KUBERNETES (some 6 minutes on two cores; once)"
-  work=$(mktemp -d)
+  work=$(new_work)
   (
     cd "$work"
     go_build mod init cluster.local/programs 2>/dev/null
@@ -64,7 +64,7 @@ install_module() {
   local dir=$1 name=$2 package=$3 work
   [[ ! -x $dir/$name ]] || return 0
   say "building $name ${package##*@}"
-  work=$(mktemp -d)
+  work=$(new_work)
   GOBIN=$work go_build install -trimpath -ldflags "-s -w${4:-}" "$package" >"$cache/programs.log" 2>&1 ||
     { tail -n 20 "$cache/programs.log" >&2; rm -rf "$work"; die "$package could not be built: see above"; }
   mv "$work/$name" "$dir/$name"
