@@ -2,7 +2,7 @@
 
 use crate::{Cluster, Output, command::run_command, eventually, run_ok};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::{process::Command, sync::OnceCell};
 
 /// Carried by everything that tests make, so that a later run can clear it away.
 const LABEL: &str = "towline.dev/e2e";
@@ -16,6 +16,21 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// The custom resources, as the chart gives them; once a run.
+    async fn custom_resources(&self) {
+        static DONE: OnceCell<()> = OnceCell::const_new();
+        DONE.get_or_init(|| async {
+            let chart = crate::cluster::root().join("charts/towline");
+            let show = ["template", "towline", chart.to_str().unwrap(), "--show-only", "templates/crds.yaml"];
+            let crds = run_ok("helm", &show, b"").await;
+            let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+            let output = self.kubectl(&apply, &crds).await;
+            assert!(output.code == 0, "{}", output.stderr);
+            self.kubectl_ok(&["wait", "--for=condition=Established", "--timeout=120s", "crd", "-l", "app.kubernetes.io/name=towline"]).await;
+        })
+        .await;
+    }
+
     /// Makes the namespace `e2e-<name>` anew; an earlier run's is removed first.
     pub async fn create(name: &str) -> Self {
         let namespace = Self {
@@ -32,6 +47,7 @@ impl Namespace {
                 "--timeout=180s",
             ])
             .await;
+        namespace.custom_resources().await;
         namespace
             .kubectl_ok(&["create", "namespace", &namespace.name])
             .await;
