@@ -21,7 +21,7 @@ impl Namespace {
         static DONE: OnceCell<()> = OnceCell::const_new();
         DONE.get_or_init(|| async {
             let chart = crate::cluster::root().join("charts/towline");
-            let show = ["template", "towline", chart.to_str().unwrap(), "--show-only", "templates/crds.yaml"];
+            let show = ["template", "--kube-version=1.35.0", "towline", chart.to_str().unwrap(), "--show-only", "templates/crds.yaml"];
             let crds = run_ok("helm", &show, b"").await;
             let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
             let output = self.kubectl(&apply, &crds).await;
