@@ -16,6 +16,7 @@ use crate::{
 use connect::Connection;
 use hyper::body::Incoming;
 use std::time::Duration;
+use towline_agent::archive::Position;
 
 /// An agent and how to be let in.
 #[derive(Clone)]
@@ -98,6 +99,9 @@ pub struct Stream {
 /// How long an agent may take to say what it is.
 const INFO_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Longest wait for what is only good to know.
+const POSITION_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Asks the agent what it is, then for a backup.
 ///
 /// Parameters go out only when the agent names them among its capabilities; one that is asked for
@@ -147,4 +151,25 @@ pub async fn backup(
         timings: connection.timings(),
         connection,
     })
+}
+
+/// Where a backup stands that the agent has just made: the archive says it, too, but at its end, and
+/// an encrypted one to nobody. `None` when the agent does not tell; a backup is none the worse for it.
+pub async fn position(agent: &Endpoint, backup_id: &str) -> Option<Position> {
+    let ask = async {
+        let mut connection = Connection::open(agent).await?;
+        let request = request::get(agent, towline_agent::protocol::PATH_INFO, None)?;
+        let answer = connection.send(request, POSITION_TIMEOUT).await?;
+        info::read(answer, agent.token.as_deref()).await
+    };
+    match ask.await {
+        Ok(info) => info
+            .last_backup
+            .filter(|last| last.id == backup_id)
+            .map(|last| last.position),
+        Err(error) => {
+            tracing::debug!(%error, backup_id, "the agent does not tell the backup's position");
+            None
+        }
+    }
 }

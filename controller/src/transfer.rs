@@ -25,6 +25,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use towline_agent::archive::Position;
 use upload::Upload;
 use verdict::Rejected;
 
@@ -315,8 +316,16 @@ async fn attempt(
     verdict::judge(&end, state.bytes, &sha256, t.agent.token.as_deref())?;
 
     let finalize_started = Instant::now();
-    let objects = upload.complete().await?;
+    // Before anything is completed: what takes time belongs here.
     let about = about(&peek, t, &server);
+    let position = if stream.info.can("last-backup") {
+        agent_client::position(&t.agent, &stream.backup_id)
+            .await
+            .unwrap_or_default()
+    } else {
+        Position::default()
+    };
+    let objects = upload.complete().await?;
     let manifest = Manifest {
         format_version: catalog::FORMAT_VERSION,
         outcome: Outcome::Complete,
@@ -330,7 +339,7 @@ async fn attempt(
         method: about.method,
         server_flavour: about.server_flavour,
         server_version: about.server_version,
-        position: towline_agent::archive::Position::default(),
+        position,
         start_time,
     };
     let decided = catalog::decide(&t.store, &manifest).await?;

@@ -21,12 +21,27 @@ impl Namespace {
         static DONE: OnceCell<()> = OnceCell::const_new();
         DONE.get_or_init(|| async {
             let chart = crate::cluster::root().join("charts/towline");
-            let show = ["template", "--kube-version=1.35.0", "towline", chart.to_str().unwrap(), "--show-only", "templates/crds.yaml"];
+            let show = [
+                "template",
+                "--kube-version=1.35.0",
+                "towline",
+                chart.to_str().unwrap(),
+                "--show-only",
+                "templates/crds.yaml",
+            ];
             let crds = run_ok("helm", &show, b"").await;
             let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
             let output = self.kubectl(&apply, &crds).await;
             assert!(output.code == 0, "{}", output.stderr);
-            self.kubectl_ok(&["wait", "--for=condition=Established", "--timeout=120s", "crd", "-l", "app.kubernetes.io/name=towline"]).await;
+            self.kubectl_ok(&[
+                "wait",
+                "--for=condition=Established",
+                "--timeout=120s",
+                "crd",
+                "-l",
+                "app.kubernetes.io/name=towline",
+            ])
+            .await;
         })
         .await;
     }

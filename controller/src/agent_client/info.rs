@@ -8,6 +8,7 @@ use crate::{
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use towline_agent::archive::Position;
 
 /// Longest answer that is read, bytes.
 const MAX_BYTES: usize = 256 << 10;
@@ -21,6 +22,18 @@ pub struct Info {
     pub capabilities: Vec<String>,
     /// The database, when the agent could ask it.
     pub database: Option<Server>,
+    /// The last backup that the agent found complete.
+    pub last_backup: Option<LastBackup>,
+}
+
+/// What an agent remembers of a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LastBackup {
+    /// Its id.
+    pub id: String,
+    /// Where in the server's history it stands.
+    pub position: Position,
 }
 
 /// The database server.
@@ -61,9 +74,14 @@ pub(super) async fn read(
 fn parse(body: &[u8], token: Option<&str>) -> Result<Info, String> {
     let mut info: Info =
         serde_json::from_slice(body).map_err(|e| clean(&e.to_string(), token, Keep::Start))?;
+    let tidy = |text: &mut String| *text = clean(text, token, Keep::Start);
     if let Some(server) = &mut info.database {
-        server.flavour = clean(&server.flavour, token, Keep::Start);
-        server.version = clean(&server.version, token, Keep::Start);
+        tidy(&mut server.flavour);
+        tidy(&mut server.version);
+    }
+    if let Some(last) = &mut info.last_backup {
+        last.position.gtid.as_mut().map(tidy);
+        last.position.binlog_file.as_mut().map(tidy);
     }
     Ok(info)
 }
@@ -74,9 +92,14 @@ mod tests {
 
     #[test]
     fn what_is_new_is_left_alone_and_what_is_foul_is_cleaned() {
-        let info = parse(br#"{"capabilities":["method"],"database":{"flavour":"mariadb","version":"10.11\u001b[2J","role":"primary"},"x":1}"#, None);
+        let info = parse(br#"{"capabilities":["method"],"database":{"flavour":"mariadb","version":"10.11\u001b[2J","role":"primary"},"lastBackup":{"id":"b","position":{"lsn":7,"gtid":"0-1\n"}},"x":1}"#, None);
         let info = info.unwrap();
         assert!(info.can("method") && !info.can("recipient"));
+        let last = info.last_backup.unwrap();
+        assert_eq!(
+            (last.position.lsn, last.position.gtid.as_deref()),
+            (Some(7), Some("0-1"))
+        );
         assert_eq!(info.database.unwrap().version, "10.11 [2J");
         assert!(
             parse(br#"{"capabilities":[],"database":null}"#, None)
