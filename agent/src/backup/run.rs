@@ -215,7 +215,12 @@ impl Run {
             Err(stop) => Err(stop),
         };
         let outcome = match complete {
-            Err(stop) => Err(stop),
+            Err(stop) => {
+                // What is still queued is worth nothing now, and a slow reader or a low rate would
+                // keep the verdict behind it.
+                forward.abort();
+                Err(stop)
+            }
             Ok(complete) => {
                 let last = self.last(&complete);
                 // The archive thread waits for it; if it is gone, its result says why.
