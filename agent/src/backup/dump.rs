@@ -223,7 +223,7 @@ mod tests {
     fn a_cut_dump_is_not_complete() {
         let end = SQL.find("-- Dump completed").unwrap();
         let mut dump = Dump::default();
-        dump.data(SQL[..end].as_bytes());
+        dump.data(&SQL.as_bytes()[..end]);
         assert!(!dump.finish().0);
     }
 

@@ -208,6 +208,15 @@ mod tests {
         assert_eq!(types.len(), Kind::ALL.len());
     }
 
+    #[test]
+    fn every_type_is_documented() {
+        let docs = include_str!("../../../docs/agent.md");
+        for kind in Kind::ALL {
+            let row = format!("| `{}` | {} |", kind.uri(), kind.status().as_u16());
+            assert!(docs.contains(&row), "docs/agent.md lacks {row}");
+        }
+    }
+
     #[tokio::test]
     async fn busy_says_who_and_when() {
         let problem = Problem::new(Kind::BUSY, "wait")
