@@ -37,9 +37,10 @@ refresh_suite() {
   local root=$cache/apt/$1
   mkdir -p "$root"/{state/lists/partial,cache/archives/partial}
   touch "$root/status"
-  sources_of "$1" >"$root/sources.list"
   [[ -z $(find "$root/fresh" -mmin -1440 2>/dev/null) ]] || return 0
   say "reading Debian $1's package lists"
+  sources_of "$1" >"$root/sources.list"
+  rm -rf "$root/exact"
   if apt_of "$1" apt-get -qq update; then
     touch "$root/fresh"
   elif [[ -e $root/fresh ]]; then
@@ -50,13 +51,19 @@ refresh_suite() {
 }
 
 # exact SUITE PACKAGE..: `package=version` for each, as apt-get takes it, in the order of their names.
+# An answer is kept until the lists are read again: a look-up takes a second.
 exact() {
-  local suite=$1 found
+  local suite=$1 found kept
   shift
-  found=$(apt_of "$suite" apt-cache policy "$@" |
-    awk '/^[^ ]/ {name = $1; sub(/:$/, "", name)} $1 == "Candidate:" && $2 != "(none)" {print name "=" $2}' | sort)
-  [[ $(wc -l <<<"$found") == "$#" ]] || die "Debian $suite does not have all of: $*"
-  tr '\n' ' ' <<<"$found"
+  kept="$cache/apt/$suite/exact/$*"
+  if [[ ! -f $kept ]]; then
+    found=$(apt_of "$suite" apt-cache policy "$@" |
+      awk '/^[^ ]/ {name = $1; sub(/:$/, "", name)} $1 == "Candidate:" && $2 != "(none)" {print name "=" $2}' | sort)
+    [[ $(wc -l <<<"$found") == "$#" ]] || die "Debian $suite does not have all of: $*"
+    mkdir -p "$cache/apt/$suite/exact"
+    tr '\n' ' ' <<<"$found" >"$kept"
+  fi
+  cat "$kept"
 }
 
 # build_settings SUITE FOLDER: this machine's way to the packages, to be mounted while an image is built.
