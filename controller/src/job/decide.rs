@@ -15,8 +15,6 @@ use jiff::SignedDuration;
 use kube::runtime::controller::Action;
 use std::{future::Future, time::Duration};
 
-/// When the store is asked again about a job that must not end without its answer.
-const DECISION_RETRY: Duration = Duration::from_secs(15);
 /// How long a job's end waits for its leftovers to be taken away.
 const CLEANING_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
@@ -79,7 +77,7 @@ impl Subject<'_> {
                                 return self.succeed(&manifest, None).await;
                             }
                             Ok(_) => {}
-                            Err(error) => return self.undecided(&error.message).await,
+                            Err(error) => return self.hold(reason, message, &error.message).await,
                         }
                     }
                     let cleaned = self
@@ -91,7 +89,9 @@ impl Subject<'_> {
                         return self.hold(reason, message, &problem).await;
                     }
                 }
-                Err(problem) if status.complete_tried => return self.undecided(&problem).await,
+                Err(problem) if status.complete_tried => {
+                    return self.hold(reason, message, &problem).await;
+                }
                 Err(problem) => {
                     tracing::warn!(
                         namespace = self.namespace,
@@ -117,29 +117,28 @@ impl Subject<'_> {
 
     /// The store does not answer, and without its answer nothing may be decided.
     async fn undecided(&mut self, problem: &str) -> Result<Action, Error> {
-        let message =
-            format!("an attempt may have got through, and the store cannot be asked: {problem}");
-        let status = self.status();
         tracing::warn!(
             namespace = self.namespace,
             name = self.name,
             problem,
             "the store cannot be asked about an attempt"
         );
-        self.change(|record| record.wait(Some(FailureReason::StoreError), "StoreError", &message))
-            .await?;
-        if status.reason != Some(FailureReason::StoreError) {
+        let told = self.status().reason == Some(FailureReason::StoreError);
+        self.change(|record| record.undecided(problem)).await?;
+        if !told {
+            let note =
+                format!("the store cannot be asked what became of the last attempt: {problem}");
             self.context
                 .report
                 .warning(
                     &self.object(),
                     FailureReason::StoreError.as_str(),
                     "Decide",
-                    &message,
+                    &note,
                 )
                 .await;
         }
-        Ok(Action::requeue(DECISION_RETRY))
+        Ok(Action::requeue(Duration::from_secs(1)))
     }
 
     /// Whether the job's end still waits for its leftovers to be taken away.
@@ -164,7 +163,7 @@ impl Subject<'_> {
         );
         self.change(|record| record.hold(reason, message, problem))
             .await?;
-        Ok(Action::requeue(DECISION_RETRY))
+        Ok(Action::requeue(Duration::from_secs(1)))
     }
 
     /// Takes away what attempts left, but for the one that won. What cannot be taken away now, the

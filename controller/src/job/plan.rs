@@ -88,8 +88,24 @@ pub fn plan(observed: &Observed<'_>) -> Step {
     if status.start_time.is_none() {
         return Step::TakeUp;
     }
+    let paused = status
+        .retry_time
+        .as_ref()
+        .map(|at| at.0)
+        .filter(|at| *at > now);
     if open_attempt(status) {
-        return Step::Recover;
+        return paused.map_or(Step::Recover, Step::Wait);
+    }
+    // What was decided once stands; the store may have to be asked again.
+    if let Some(target) = conditions::get(&status.conditions, FAILURE_TARGET) {
+        let known = FailureReason::ALL
+            .into_iter()
+            .find(|r| r.as_str() == target.reason);
+        let conclude = Step::Conclude {
+            reason: known.unwrap_or(FailureReason::InvalidSpec),
+            message: target.message.clone(),
+        };
+        return paused.map_or(conclude, Step::Wait);
     }
     if let Some(reason) = stopped_by(observed) {
         let message = match reason {
@@ -98,18 +114,9 @@ pub fn plan(observed: &Observed<'_>) -> Step {
         };
         return Step::Conclude { reason, message };
     }
-    if let Some(target) = conditions::get(&status.conditions, FAILURE_TARGET) {
-        let known = FailureReason::ALL
-            .into_iter()
-            .find(|r| r.as_str() == target.reason);
-        return Step::Conclude {
-            reason: known.unwrap_or(FailureReason::InvalidSpec),
-            message: target.message.clone(),
-        };
-    }
-    match &status.retry_time {
-        Some(at) if at.0 > now => Step::Wait(at.0.min(deadline(spec, status).unwrap_or(at.0))),
-        _ => Step::Start,
+    match paused {
+        Some(at) => Step::Wait(deadline(spec, status).map_or(at, |end| end.min(at))),
+        None => Step::Start,
     }
 }
 

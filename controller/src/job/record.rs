@@ -30,6 +30,9 @@ const LONGEST_DELAY: SignedDuration = SignedDuration::from_mins(6);
 /// How long a busy agent is left alone when it does not say.
 const BUSY_DELAY: SignedDuration = SignedDuration::from_secs(30);
 
+/// When a store that did not answer is asked again about a job that must not end without it.
+const STORE_DELAY: SignedDuration = SignedDuration::from_secs(15);
+
 /// A change of one job's status at one time.
 #[derive(Debug)]
 pub struct Record<'a> {
@@ -261,13 +264,29 @@ impl Record<'_> {
         self.progressing(Status::False, "Succeeded", "");
     }
 
+    /// The store could not be asked about an attempt that may have got through: it is asked again.
+    pub fn undecided(&mut self, problem: &str) {
+        let message =
+            format!("an attempt may have got through, and the store cannot be asked: {problem}");
+        self.wait(
+            Some(FailureReason::StoreError),
+            FailureReason::StoreError.as_str(),
+            &message,
+        );
+        self.pause();
+    }
+
     /// There will be no backup, but the job does not end before the store is left in order.
     pub fn hold(&mut self, reason: FailureReason, message: &str, problem: &str) {
-        self.status.phase = Phase::Pending;
-        self.status.reason = Some(reason);
         self.condition(FAILURE_TARGET, Status::True, reason.as_str(), message);
-        let problem = format!("the job fails; first its leftovers go, but: {problem}");
-        self.progressing(Status::True, reason.as_str(), &problem);
+        let problem = format!("the job fails once the store is left in order, but: {problem}");
+        self.wait(Some(reason), reason.as_str(), &problem);
+        self.pause();
+    }
+
+    /// In the status, so that whatever else wakes the job does not end the pause.
+    fn pause(&mut self) {
+        self.status.retry_time = self.now.checked_add(STORE_DELAY).ok().map(Time);
     }
 
     /// There is no backup and will be none.

@@ -284,3 +284,21 @@ fn a_job_that_failed_is_never_complete() {
     assert_eq!(cancelled.status.phase, Phase::Cancelled);
     assert!(conditions::is_true(&cancelled.status.conditions, "Failed"));
 }
+
+#[test]
+fn a_store_that_does_not_answer_is_asked_again_after_a_pause() {
+    let mut orphan = Story::new(serde_json::json!({})).taken_up().claimed(1);
+    orphan.record(2).undecided("no answer");
+    assert_eq!(orphan.step(Local::None, 3), Step::Wait(t(17)));
+    assert_eq!(orphan.step(Local::None, 17), Step::Recover);
+
+    let mut held = Story::new(serde_json::json!({"cancel": true})).taken_up();
+    held.record(2)
+        .hold(FailureReason::Cancelled, "m", "no answer");
+    assert_eq!(held.step(Local::None, 3), Step::Wait(t(17)));
+    let conclude = Step::Conclude {
+        reason: FailureReason::Cancelled,
+        message: "m".into(),
+    };
+    assert_eq!(held.step(Local::None, 17), conclude);
+}
