@@ -12,7 +12,7 @@ async fn in_mid_transfer() {
     ns.install_controller(&[]).await;
     let db = Database::mariadb(&ns, "mariadb").await;
     let bucket = ns.ready_store().await;
-    ns.job("job", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 6_000_000})).await;
+    ns.job("job", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000})).await;
     eventually("an upload is open", || async {
         if bucket.uploads().await.is_empty() {
             Err("none".into())
@@ -40,7 +40,7 @@ async fn a_polite_stop_in_mid_transfer() {
     ns.install_controller(&[]).await;
     let db = Database::mariadb(&ns, "mariadb").await;
     let bucket = ns.ready_store().await;
-    ns.job("job", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 6_000_000})).await;
+    ns.job("job", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000})).await;
     ns.job_streams("job").await;
     ns.kubectl_ok(&[
         "delete",

@@ -13,6 +13,7 @@ async fn sees_every_failure() {
         "#!/bin/sh\n/usr/bin/mariadb-backup \"$@\" 2>/dev/null\necho 'the disk is on fire' >&2\nexit 3\n",
     )
     .await;
+    db.load_shop().await;
     let forward = PortForward::start(&ns, db.pod(), 8474).await;
     let auth = format!("Authorization: Bearer {TOKEN}");
     for version in ["--http1.1", "--http2-prior-knowledge"] {

@@ -128,7 +128,7 @@ async fn no_ready_pod_wrong_token_busy_agent() {
         "{message}"
     );
 
-    ns.job("first", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 8_000_000})).await;
+    ns.job("first", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000})).await;
     ns.job_streams("first").await;
     ns.job(
         "second",
@@ -193,7 +193,7 @@ async fn store_down_bucket_missing_wrong_key() {
     let bucket = Bucket::create(&ns).await;
     ns.store(&bucket.name, &format!("http://{}", proxy.address().await))
         .await;
-    ns.job("cut-off", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 6_000_000, "backoffLimit": 0})).await;
+    ns.job("cut-off", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000, "backoffLimit": 0})).await;
     ns.job_streams("cut-off").await;
     proxy.rules(&json!({"upstream": "127.0.0.1:1"})).await;
     let job = ns

@@ -12,7 +12,7 @@ use serde_json::json;
 
 /// A physical, uncompressed backup that takes long enough to be broken in the middle.
 fn slow() -> serde_json::Value {
-    json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 4_000_000, "backoffLimit": 0})
+    json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000, "backoffLimit": 0})
 }
 
 /// Nothing that a failed job leaves can be taken for a backup, and no upload stays open.

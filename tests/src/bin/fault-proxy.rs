@@ -225,7 +225,11 @@ async fn main() -> Result<(), BoxError> {
         .route(
             "/",
             get(|State(proxy): State<Arc<Proxy>>| async move { Json(proxy.report().clone()) }).put(
-                |State(proxy): State<Arc<Proxy>>, Json(rules): Json<Rules>| async move {
+                |State(proxy): State<Arc<Proxy>>, rules: Bytes| async move {
+                    // kubectl says nothing of the content's type.
+                    let Ok(rules) = serde_json::from_slice(&rules) else {
+                        return StatusCode::BAD_REQUEST;
+                    };
                     *proxy.report() = Report::default();
                     proxy.rules.send_replace(rules);
                     StatusCode::NO_CONTENT
