@@ -109,7 +109,7 @@ fn judge(status: StatusCode, retry_after: Option<Duration>, said: &str) -> Agent
         401 => (
             AgentRefused,
             Retry::Counted,
-            "the agent does not know the token: compare it with the agent's --token-file",
+            "the agent does not know the token: compare what source.auth.tokenSecretRef names (or --token-file) with the agent's own --token-file",
         ),
         403 => (
             AgentRefused,
