@@ -45,7 +45,7 @@ bench: PROFILE = release
 bench: ## What the README promises, measured with release builds
 	@$(cluster) up
 	@$(cluster) images
-	@eval "$$($(cluster) env)" && cargo bench --locked -p e2e
+	@eval "$$($(cluster) env)" && cargo bench --locked --workspace --bench cluster
 
 check: scripts lint unit ## The fast loop: scripts, formatting, clippy with warnings denied, unit tests
 
@@ -58,8 +58,7 @@ lint:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 unit:
-	cargo test --locked --workspace --exclude e2e
-	cargo test --locked -p e2e --lib --bins
+	cargo test --locked --workspace
 
 crds: ## Writes the CRDs into the chart, from the Rust types
 	cargo run --locked -q -p towline-controller --bin towline-controller -- crds --dir charts/towline/files/crds
@@ -77,7 +76,7 @@ images: ## Builds the images whose inputs changed, and gives them to the cluster
 
 e2e: ## The end-to-end tests alone, on the cluster that is up
 	@eval "$$($(cluster) env)" && \
-	  cargo test --locked -p e2e --test e2e -- --nocapture --test-threads=$(E2E_THREADS) $(E2E_FLAGS) $(TESTS)
+	  cargo test --locked --workspace --test e2e -- --nocapture --test-threads=$(E2E_THREADS) $(E2E_FLAGS) $(TESTS)
 
 cluster-up: ## Starts the test cluster, or re-uses the one that runs
 	@$(cluster) up

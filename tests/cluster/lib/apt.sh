@@ -3,17 +3,18 @@
 # image is built anew when, and only when, its packages changed. Mirror, proxy and certificates are
 # this machine's; they are used while building and stay out of the images.
 
-# mirror_of PATTERN FALLBACK: where this machine gets a release from.
+# mirror_of PATTERN: where this machine gets a release from.
 mirror_of() {
   local uri
   # shellcheck disable=SC2016 # apt-get expands it
   uri=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
     awk -v p="$1" '$1 ~ p {print $2; exit}')
-  printf '%s' "${uri:-$2}"
+  [[ -n $uri ]] || die "this machine's apt knows no Debian archive: run apt-get update"
+  printf '%s' "$uri"
 }
 
-debian_mirror() { mirror_of "^$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-stable}")\$" http://deb.debian.org/debian/; }
-security_mirror() { mirror_of '-security$' http://deb.debian.org/debian-security/; }
+debian_mirror() { mirror_of "^$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-stable}")\$"; }
+security_mirror() { mirror_of '-security$'; }
 
 # sources_of SUITE: its sources.list.
 sources_of() {

@@ -138,7 +138,7 @@ ensure_base() {
   debootstrap --variant=minbase "$suite" "$root/root" "$(debian_mirror)" >"$images/base-$suite.log" 2>&1 ||
     { tail -n 20 "$images/base-$suite.log" >&2; rm -rf "$root"; die "debootstrap of Debian $suite failed: see above"; }
   rm -rf "$root"/root/var/cache/apt/archives/*.deb "$root"/root/var/lib/apt/lists/* "$root"/root/var/log/*
-  printf 'deb http://deb.debian.org/debian %s main\n' "$suite" >"$root/root/etc/apt/sources.list"
+  : >"$root/root/etc/apt/sources.list" # every build brings its own
   container=$(buildah_here from scratch)
   buildah_here add -q "$container" "$root/root" / >/dev/null
   buildah_here config --cmd /bin/bash "$container"
