@@ -16,10 +16,20 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// The custom resources, as the chart gives them; once a run.
-    async fn custom_resources(&self) {
+    /// Once a run: what an earlier run left goes, and the custom resources are as the chart has them.
+    async fn prepare_cluster(&self) {
         static DONE: OnceCell<()> = OnceCell::const_new();
         DONE.get_or_init(|| async {
+            let old = format!("{LABEL}=true");
+            self.kubectl_ok(&[
+                "delete",
+                "namespaces",
+                "-l",
+                &old,
+                "--wait",
+                "--timeout=300s",
+            ])
+            .await;
             let chart = crate::cluster::root().join("charts/towline");
             let show = [
                 "template",
@@ -46,23 +56,13 @@ impl Namespace {
         .await;
     }
 
-    /// Makes the namespace `e2e-<name>` anew; an earlier run's is removed first.
+    /// Makes the namespace `e2e-<name>`.
     pub async fn create(name: &str) -> Self {
         let namespace = Self {
             cluster: Cluster::from_env(),
             name: format!("e2e-{name}"),
         };
-        namespace
-            .kubectl_ok(&[
-                "delete",
-                "namespace",
-                &namespace.name,
-                "--ignore-not-found",
-                "--wait",
-                "--timeout=180s",
-            ])
-            .await;
-        namespace.custom_resources().await;
+        namespace.prepare_cluster().await;
         namespace
             .kubectl_ok(&["create", "namespace", &namespace.name])
             .await;
@@ -77,7 +77,7 @@ impl Namespace {
         namespace
     }
 
-    /// Removes the namespace. A test that failed never comes here, so its remains can be looked at.
+    /// Removes the namespace.
     pub async fn delete(self) {
         // Removed in the background: the next test need not wait for it.
         self.kubectl_ok(&["delete", "namespace", &self.name, "--wait=false"])
@@ -259,4 +259,35 @@ pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
         .as_array()?
         .iter()
         .find(|c| c["type"] == kind)
+}
+
+/// A test that fails says what it saw last, and makes room; `TOWLINE_E2E_KEEP=1` keeps its remains.
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let kubectl = |args: &[&str]| {
+            let mut command = std::process::Command::new("kubectl");
+            command
+                .args(["--kubeconfig", &self.cluster.kubeconfig, "-n", &self.name])
+                .args(args);
+            let output = command
+                .output()
+                .map(|output| output.stdout)
+                .unwrap_or_default();
+            String::from_utf8_lossy(&output).into_owned()
+        };
+        eprintln!("what was in namespace {}:", self.name);
+        for args in [
+            &["get", "pods,bkstore,bksched,bkjob", "-o", "wide"][..],
+            &["get", "events", "--sort-by=.lastTimestamp"],
+            &["logs", "-l", "app.kubernetes.io/name=towline", "--tail=40"],
+        ] {
+            eprintln!("$ kubectl {}\n{}", args.join(" "), kubectl(args));
+        }
+        if std::env::var_os("TOWLINE_E2E_KEEP").is_none() {
+            kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
+        }
+    }
 }

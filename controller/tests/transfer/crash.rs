@@ -167,7 +167,8 @@ async fn lost_replies() {
     let gated = Place::S3 {
         endpoint: gate.endpoint.clone(),
     };
-    let cases: [(&str, fn(&http::Method, &http::Uri) -> bool); 4] = [
+    type Matches = fn(&http::Method, &http::Uri) -> bool;
+    let cases: [(&str, Matches); 4] = [
         ("complete", |m, u| {
             *m == http::Method::POST && u.query().is_some_and(|q| q.starts_with("uploadId="))
         }),

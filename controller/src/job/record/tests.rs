@@ -53,7 +53,7 @@ fn attempts_back_off_and_run_out() {
         retry_after: after.map(std::time::Duration::from_secs),
         ..failure(R::AgentBusy, Retry::NotCounted, 0)
     };
-    let busy_between = vec![interrupted(2), vec![busy(None)], interrupted(2)].concat();
+    let busy_between = [interrupted(2), vec![busy(None)], interrupted(2)].concat();
     for (what, failures, next, counted_failures) in [
         ("first", counted(1), Next::Retry(t(10)), 1),
         ("second", counted(2), Next::Retry(t(20)), 2),
