@@ -56,6 +56,8 @@ pub(super) fn classify(url: &str, doing: &str, error: &object_store::Error) -> S
     let detail = match (code, element(&text, "Message")) {
         (Some(code), Some(message)) => clean(&format!("{code}: {message}"), None, Keep::Start),
         (Some(code), None) => clean(code, None, Keep::Start),
+        // Of a failed connection the innermost cause says why; the rest repeats the request.
+        _ if http_kind(error).is_some() => clean(&root_cause(error), None, Keep::Start),
         _ => clean(&text, None, Keep::Start),
     };
     let say = |reason, remedy: &str| StoreError {
@@ -122,6 +124,14 @@ pub(super) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     let (value, _) = rest.split_once(&format!("</{name}>"))?;
     Some(value.trim())
+}
+
+fn root_cause(error: &object_store::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 fn http_kind(error: &object_store::Error) -> Option<HttpErrorKind> {

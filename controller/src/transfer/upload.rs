@@ -14,6 +14,8 @@ use tokio::task::{JoinError, JoinSet};
 const IN_FLIGHT: usize = 4;
 /// How long a store may take to put the parts of one object together; S3 needs minutes for many.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(900);
+/// How long parts under way may take to end before they are cut off.
+const PARTS_END: Duration = Duration::from_secs(5);
 /// How long the store may take to throw an upload away before that is left to the next attempt.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -182,6 +184,10 @@ impl Upload {
     }
 
     async fn abort_all(&mut self) -> Result<(), StoreError> {
+        // A part that arrives beside the abort may outlive it (so the S3 manual on
+        // AbortMultipartUpload): those under way may end first, within reason.
+        let ending = async { while self.parts.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(PARTS_END, ending).await;
         self.parts.shutdown().await;
         if let Some(Ok(Ok((key, id)))) = self.opening.join_next().await {
             self.add_object(key, id);
@@ -196,6 +202,11 @@ impl Upload {
             return Err(error);
         }
         if !self.complete_tried() {
+            let folder = self
+                .mark
+                .identity
+                .attempt_folder(&self.store, self.mark.attempt)?;
+            self.store.abort_unrecorded(&folder).await?;
             self.store
                 .delete(&Mark::key(
                     &self.store,

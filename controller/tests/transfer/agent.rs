@@ -6,7 +6,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::{Notify, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 use towline_agent::protocol::encode_digest;
 
@@ -123,9 +123,13 @@ impl Agent {
         self.release.notify_one();
     }
 
-    /// Waits until a `Hold` is reached.
-    pub(crate) async fn reached_hold(&self) {
-        self.held.clone().wait_for(|n| *n > 0).await.unwrap();
+    /// Waits until a `Hold` is reached; a transfer that ends before has failed the test.
+    pub(crate) async fn reached_hold<T: std::fmt::Debug>(&self, running: &mut JoinHandle<T>) {
+        let mut held = self.held.clone();
+        tokio::select! {
+            held = held.wait_for(|n| *n > 0) => drop(held.unwrap()),
+            ended = running => panic!("{ended:?}"),
+        }
     }
 }
 

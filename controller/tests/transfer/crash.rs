@@ -9,7 +9,11 @@ use crate::{
     place::{Gateway, Place},
     run, transfer_of,
 };
-use towline_controller::catalog::{self, Outcome};
+use tokio_util::sync::CancellationToken;
+use towline_controller::{
+    catalog::{self, Outcome},
+    transfer::{self, Progress},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn death_at_any_request() {
@@ -42,6 +46,7 @@ async fn death_at_any_request() {
                 assert!(n > 10, "so few requests: {n}");
                 break;
             };
+            drop(store);
             gate.quiet().await;
 
             let store = direct.store(1);
@@ -135,6 +140,8 @@ async fn a_zombie_meets_the_abandoned_manifest() {
         done = run(transfer_of(&agent.url, &store, &job, 1)) => panic!("{done:?}"),
         at = gate.reached() => assert!(at.starts_with("PUT") && at.contains("manifest.json"), "{at}"),
     }
+    drop(store);
+    gate.quiet().await;
     let store = direct.store(1);
     let cleaned = catalog::clean_attempt(&store, &job, 1).await.unwrap();
     assert_eq!(cleaned.completed_objects.len(), 2);
@@ -206,13 +213,11 @@ async fn what_is_not_ours_is_left_alone() {
     ])
     .await;
     let ours = job("u");
-    let running = tokio::spawn(run(transfer_of(&agent.url, &store, &ours, 1)));
-    // The mark is there before the staging file; both are needed for there to be something to leave alone.
-    while place.remains().await.len() < 2 {
-        assert!(!running.is_finished());
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    agent.reached_hold().await;
+    let (progress, mut watched) = tokio::sync::watch::channel(Progress::default());
+    let attempt = transfer_of(&agent.url, &store, &ours, 1);
+    let running = tokio::spawn(transfer::run(attempt, progress, CancellationToken::new()));
+    // Bytes are read only after the upload is open and recorded.
+    watched.wait_for(|p| p.bytes > 0).await.unwrap();
     running.abort();
     assert!(running.await.unwrap_err().is_cancelled());
     let before = place.remains().await;

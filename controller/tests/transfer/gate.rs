@@ -7,13 +7,13 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
-    convert::Infallible,
+    collections::HashSet,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
 };
 
@@ -38,7 +38,12 @@ struct State {
     upstream: SocketAddr,
     plan: Mutex<Plan>,
     reached: watch::Sender<Option<String>>,
-    running: watch::Sender<usize>,
+    /// Peers of the connections that are open.
+    open: watch::Sender<HashSet<SocketAddr>>,
+    /// Peers of every connection that was ever taken.
+    taken: watch::Sender<HashSet<SocketAddr>>,
+    /// What was held may go: its connection is closed without a word.
+    resume: Notify,
 }
 
 pub(crate) struct Gate {
@@ -54,7 +59,9 @@ impl Gate {
             upstream,
             plan: Mutex::default(),
             reached: watch::Sender::new(None),
-            running: watch::Sender::new(0),
+            open: watch::Sender::default(),
+            taken: watch::Sender::default(),
+            resume: Notify::new(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -63,13 +70,23 @@ impl Gate {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
-                let (socket, _) = listener.accept().await.unwrap();
+                let (socket, peer) = listener.accept().await.unwrap();
                 let state = Arc::clone(&shared);
+                state.open.send_modify(|o| {
+                    o.insert(peer);
+                });
+                state.taken.send_modify(|t| {
+                    t.insert(peer);
+                });
                 connections.spawn(async move {
+                    let closing = Arc::clone(&state);
                     let service = service_fn(move |request| handle(Arc::clone(&state), request));
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(socket), service)
                         .await;
+                    closing.open.send_modify(|o| {
+                        o.remove(&peer);
+                    });
                 });
             }
         });
@@ -113,12 +130,26 @@ impl Gate {
             .unwrap()
     }
 
-    /// Waits until the server has done with everything that was passed on.
+    /// Waits until nothing of the dead process is under way any more. Its connections must have
+    /// been dropped before, with the store that owns them.
     pub(crate) async fn quiet(&self) {
+        // Connections are taken in order: once this one is, every earlier one was.
+        let last = TcpStream::connect(self.endpoint.trim_start_matches("http://"))
+            .await
+            .unwrap();
+        let me = last.local_addr().unwrap();
         self.state
-            .running
+            .taken
             .subscribe()
-            .wait_for(|n| *n == 0)
+            .wait_for(|t| t.contains(&me))
+            .await
+            .unwrap();
+        drop(last);
+        self.state.resume.notify_waiters();
+        self.state
+            .open
+            .subscribe()
+            .wait_for(HashSet::is_empty)
             .await
             .unwrap();
     }
@@ -151,38 +182,42 @@ async fn handle(
     };
     let line = format!("{} {}", parts.method, parts.uri);
     if stop == Some(Side::Before) {
-        state.reached.send_replace(Some(line));
-        return std::future::pending().await;
+        return hold(&state, line).await;
     }
-    state.running.send_modify(|n| *n += 1);
-    let shared = Arc::clone(&state);
-    let passing = tokio::spawn(async move {
-        let answer = forward(shared.upstream, Request::from_parts(parts, Full::new(body))).await;
-        shared.running.send_modify(|n| *n -= 1);
-        answer
-    });
+    let upstream = state.upstream;
+    let passing = tokio::spawn(forward(
+        upstream,
+        Request::from_parts(parts, Full::new(body)),
+    ));
     let answer = passing.await.unwrap();
     if stop == Some(Side::After) {
-        state.reached.send_replace(Some(line));
-        return std::future::pending().await;
+        return hold(&state, line).await;
     }
     if lose {
         return Err(std::io::Error::other("the reply is lost"));
     }
-    Ok(answer.unwrap_or_else(|e: Infallible| match e {}))
+    answer.map_err(std::io::Error::other)
 }
 
+/// Says that the moment has come, and answers nothing.
+async fn hold(state: &State, line: String) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let resumed = state.resume.notified();
+    state.reached.send_replace(Some(line));
+    resumed.await;
+    Err(std::io::Error::other("held"))
+}
+
+/// Fails when the server closes early, as it may with a part of an upload that is gone.
 async fn forward(
     upstream: SocketAddr,
     request: Request<Full<Bytes>>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> hyper::Result<Response<Full<Bytes>>> {
     let socket = TcpStream::connect(upstream).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
-        .await
-        .unwrap();
-    let driver = tokio::spawn(connection);
-    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    driver.abort();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let (parts, body) = sender.send_request(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
     Ok(Response::from_parts(parts, Full::new(body)))
 }
