@@ -11,9 +11,12 @@ readonly repo cluster programs
 step() { printf '\n\033[1m── %s\033[0m\n' "$*"; }
 note() { printf '   %s\n' "$*"; }
 
+# What is said reaches the reader where a command's own output does not.
+exec 3>&1
+
 # show COMMAND ARG..: prints the command, then runs it.
 show() {
-  printf '\033[36m$ %s\033[0m\n' "${*/#$programs\//}"
+  printf '\033[36m$ %s\033[0m\n' "${*/#$programs\//}" >&3
   "$@"
 }
 
