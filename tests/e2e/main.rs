@@ -12,5 +12,6 @@
 mod backups;
 mod controller_kills;
 mod curl;
+mod install;
 mod refusals;
 mod stream_faults;

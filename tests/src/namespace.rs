@@ -2,10 +2,23 @@
 
 use crate::{Cluster, Output, command::run_command, eventually, run_ok};
 use serde_json::Value;
-use tokio::{process::Command, sync::OnceCell};
+use tokio::{
+    process::Command,
+    sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 /// Carried by everything that tests make, so that a later run can clear it away.
 const LABEL: &str = "towline.dev/e2e";
+
+/// Held by every test; a controller that watches all namespaces must meet no other.
+static ALONE: RwLock<()> = RwLock::const_new(());
+
+/// Held for as long as a namespace is used.
+#[expect(dead_code, reason = "held, not read")]
+enum Turn {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
 
 /// One test's namespace.
 pub struct Namespace {
@@ -13,6 +26,7 @@ pub struct Namespace {
     pub cluster: Cluster,
     /// Its name.
     pub name: String,
+    _turn: Turn,
 }
 
 impl Namespace {
@@ -58,9 +72,19 @@ impl Namespace {
 
     /// Makes the namespace `e2e-<name>`.
     pub async fn create(name: &str) -> Self {
+        Self::create_in(name, Turn::Shared(ALONE.read().await)).await
+    }
+
+    /// [`Self::create`] for a test that runs while no other does.
+    pub async fn create_alone(name: &str) -> Self {
+        Self::create_in(name, Turn::Alone(ALONE.write().await)).await
+    }
+
+    async fn create_in(name: &str, turn: Turn) -> Self {
         let namespace = Self {
             cluster: Cluster::from_env(),
             name: format!("e2e-{name}"),
+            _turn: turn,
         };
         namespace.prepare_cluster().await;
         namespace
@@ -191,38 +215,38 @@ impl Namespace {
 
     /// Installs our chart for this namespace alone, and waits for the controller.
     pub async fn install_controller(&self, settings: &[&str]) {
-        let chart = crate::cluster::root().join("charts/towline");
         let watch = format!("watchNamespaces={{{}}}", self.name);
-        let image = self.cluster.image("towline-controller");
+        let own = ["crds.install=false", &watch, "clusterId=e2e"];
+        self.install_chart(&[&own, settings].concat()).await;
+    }
+
+    /// Installs our chart with what its values are by default, and waits for the controller.
+    pub async fn install_chart(&self, settings: &[&str]) {
+        let chart = crate::cluster::root().join("charts/towline");
+        let repository = format!(
+            "image.repository={}",
+            self.cluster.image("towline-controller")
+        );
         let pull = format!("image.pullPolicy={}", self.cluster.pull_policy());
-        let repository = format!("image.repository={image}");
-        let mut args = vec![
-            "--kubeconfig",
-            &self.cluster.kubeconfig,
-            "-n",
-            &self.name,
+        let install = [
             "upgrade",
             "--install",
+            "--take-ownership",
             "towline",
             chart.to_str().unwrap(),
-            "--set",
-            "crds.install=false",
-            "--set",
-            &watch,
-            "--set",
-            "clusterId=e2e",
-            "--set",
-            &repository,
-            "--set",
-            "image.tag=dev",
-            "--set",
-            &pull,
         ];
-        for setting in settings {
+        let mut args = install.to_vec();
+        for setting in [&repository, "image.tag=dev", &pull].iter().chain(settings) {
             args.extend(["--set", *setting]);
         }
-        run_ok("helm", &args, b"").await;
+        self.helm(&args).await;
         self.controller_ready().await;
+    }
+
+    /// Runs helm in this namespace, which must succeed.
+    pub async fn helm(&self, args: &[&str]) -> String {
+        let here = ["--kubeconfig", &self.cluster.kubeconfig, "-n", &self.name];
+        run_ok("helm", &[&here, args].concat(), b"").await
     }
 
     /// Waits for a controller that is ready and not on its way out; gives the pod's name.
