@@ -39,6 +39,7 @@ async fn the_tool_is_killed_in_mid_stream() {
     let ns = Namespace::create("tool-killed").await;
     ns.install_controller(&[]).await;
     let db = Database::mariadb(&ns, "mariadb").await;
+    db.load_bulk().await;
     let bucket = ns.ready_store().await;
     ns.job("killed", db.app(), slow()).await;
     ns.job_streams("killed").await;

@@ -131,7 +131,8 @@ impl Namespace {
 
     /// `kubectl apply -f -`, which must succeed.
     pub async fn apply(&self, manifest: &str) {
-        let output = self.kubectl(&["apply", "-f", "-"], manifest).await;
+        let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        let output = self.kubectl(&apply, manifest).await;
         assert!(
             output.code == 0,
             "kubectl apply: {}\n{manifest}",
@@ -263,17 +264,36 @@ impl Namespace {
         .await
     }
 
-    /// Kills the controller with no time to clean up, as a lost node does.
+    /// Kills the controller with SIGKILL, as the kernel or a lost node does: `kubectl delete --force`
+    /// still sends SIGTERM first. Only where the node is this machine.
     pub async fn kill_controller(&self) {
-        self.kubectl_ok(&[
-            "delete",
-            "pods",
-            "-l",
-            "app.kubernetes.io/name=towline",
-            "--grace-period=0",
-            "--force",
-        ])
-        .await;
+        let pod = self.controller_ready().await;
+        let pod = self.get("pod", &pod).await.unwrap();
+        let uid = pod["metadata"]["uid"].as_str().unwrap();
+        let mut killed = 0;
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let read =
+                |file: &str| std::fs::read_to_string(process.path().join(file)).unwrap_or_default();
+            if read("comm").starts_with("towline-control") && read("cgroup").contains(uid) {
+                let id = process.file_name().into_string().unwrap();
+                run_ok("kill", &["-9", &id], b"").await;
+                killed += 1;
+            }
+        }
+        assert_eq!(
+            killed, 1,
+            "the controller of pod {uid} runs on this machine"
+        );
+    }
+
+    /// Whether a test that kills processes of the node can run; says so when it cannot.
+    pub fn may_kill(&self, test: &str) -> bool {
+        if self.cluster.external {
+            println!(
+                "{test} skipped: it kills a process of the node, and the node of TOWLINE_TEST_KUBECONFIG is not this machine"
+            );
+        }
+        !self.cluster.external
     }
 }
 

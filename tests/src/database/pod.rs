@@ -170,6 +170,17 @@ impl<'a> Database<'a> {
         .await;
     }
 
+    /// 60 MiB that do not compress: more than agent and connection hold, so that the tool has to wait
+    /// for a slow reader. MariaDB only.
+    pub async fn load_bulk(&self) {
+        self.query(
+            "CREATE DATABASE bulk; CREATE TABLE bulk.t (id INT AUTO_INCREMENT PRIMARY KEY, b BLOB)",
+        )
+        .await;
+        self.query("INSERT INTO bulk.t (b) SELECT RANDOM_BYTES(1024) FROM seq_1_to_61440")
+            .await;
+    }
+
     /// Kills the backup tool, as the kernel's out-of-memory killer would.
     pub async fn kill_tool(&self, tool: &str) {
         let script = format!(
