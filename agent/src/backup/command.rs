@@ -1,5 +1,6 @@
 //! The command lines of the tools. Nothing secret is on them.
 
+use super::dump::Asked;
 use super::tool::{Installed, Tool};
 use crate::database::{Address, Connection, Grants, ServerInfo};
 use std::io::{self, Write as _};
@@ -88,11 +89,7 @@ impl Wanted<'_> {
     fn mariadb_dump(&self, command: &mut Command) {
         command.args(DUMP);
         // It takes the position of the snapshot itself; no global lock is needed.
-        if self.server.binary_log
-            && self
-                .grants
-                .global(&["BINLOG MONITOR", "REPLICATION CLIENT", "SUPER"])
-        {
+        if asked(self.installed, self.server, self.grants).binlog {
             command.args(["--master-data=2", "--gtid"]);
         }
         self.names(command);
@@ -102,10 +99,7 @@ impl Wanted<'_> {
         command.args(DUMP);
         // Kept as a comment: a restore decides.
         command.arg("--set-gtid-purged=COMMENTED");
-        if self.server.binary_log
-            && self.grants.global(&["REPLICATION CLIENT"])
-            && self.grants.global(&["RELOAD", "FLUSH_TABLES"])
-        {
+        if asked(self.installed, self.server, self.grants).binlog {
             // It takes a global read lock for a moment, and must not wait for one without end.
             let seconds = self.max_lock.as_secs().max(1);
             command.arg("--source-data=2");
@@ -146,6 +140,27 @@ impl Wanted<'_> {
             .open(&path)?;
         file.write_all(text.as_bytes())?;
         Ok(path)
+    }
+}
+
+/// Which positions a tool tells: where the server has one, and our user may ask for it.
+pub(super) fn asked(installed: &Installed, server: &ServerInfo, grants: &Grants) -> Asked {
+    let may = match installed.tool {
+        Tool::MariadbBackup | Tool::MariadbDump => {
+            grants.global(&["BINLOG MONITOR", "REPLICATION CLIENT", "SUPER"])
+        }
+        Tool::Mysqldump => {
+            grants.global(&["REPLICATION CLIENT"]) && grants.global(&["RELOAD", "FLUSH_TABLES"])
+        }
+    };
+    let binlog = server.binary_log && may;
+    Asked {
+        binlog,
+        // MariaDB's comes with the binary log's, MySQL's with every dump of a server that has one.
+        gtid: match installed.tool {
+            Tool::Mysqldump => server.gtid.is_some(),
+            Tool::MariadbBackup | Tool::MariadbDump => binlog,
+        },
     }
 }
 

@@ -8,9 +8,13 @@ const LINE: usize = 1024;
 
 /// Looks at the SQL of a dump tool. Rows cannot imitate what it looks for: the tools write line
 /// breaks in values as `\n`. Bodies of routines, triggers and events could, for they are written as
-/// they are; they stand between two `DELIMITER` lines and are passed over.
-#[derive(Debug, Default)]
+/// they are; they stand between two `DELIMITER` lines and are passed over. A comment in a body can
+/// imitate `DELIMITER` too, so a position counts only where the tool was asked for it: then its own
+/// is the first (binary log, before any schema) or the last (MariaDB's GTID, after all of them).
+/// Tables are compared with the server's in any case.
+#[derive(Debug)]
 pub(super) struct Dump {
+    asked: Asked,
     line: Vec<u8>,
     schema: String,
     tables: Tables,
@@ -22,7 +26,27 @@ pub(super) struct Dump {
     in_gtid: bool,
 }
 
+/// Which positions the tool was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) binlog: bool,
+    pub(super) gtid: bool,
+}
+
 impl Dump {
+    pub(super) fn new(asked: Asked) -> Self {
+        Self {
+            asked,
+            line: Vec::new(),
+            schema: String::new(),
+            tables: Tables::new(),
+            position: Position::default(),
+            completed: false,
+            in_body: false,
+            in_gtid: false,
+        }
+    }
+
     /// Takes the next bytes.
     pub(super) fn data(&mut self, mut data: &[u8]) {
         while let Some(end) = data.iter().position(|byte| *byte == b'\n') {
@@ -63,7 +87,9 @@ impl Dump {
         if self.in_body {
             return;
         }
-        self.look_for_gtid(line);
+        if self.asked.gtid {
+            self.look_for_gtid(line);
+        }
         if let Some(schema) = line.strip_prefix("USE ").and_then(name) {
             self.tables.entry(schema.clone()).or_default();
             self.schema = schema;
@@ -86,7 +112,8 @@ impl Dump {
         }
         // -- CHANGE MASTER TO MASTER_LOG_FILE='bin.000001', MASTER_LOG_POS=2662;
         // -- CHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE='binlog.000002', SOURCE_LOG_POS=158;
-        if line.starts_with("-- CHANGE ")
+        if self.asked.binlog
+            && line.starts_with("-- CHANGE ")
             && self.position.binlog_file.is_none()
             && let Some((_, rest)) = line.split_once("_LOG_FILE='")
             && let Some((file, rest)) = rest.split_once('\'')
@@ -100,7 +127,8 @@ impl Dump {
     fn look_for_gtid(&mut self, line: &str) {
         // MariaDB: -- SET GLOBAL gtid_slave_pos='0-1-10';
         if let Some(rest) = line.strip_prefix("-- SET GLOBAL gtid_slave_pos='") {
-            self.position.gtid = rest.split('\'').next().map(str::to_owned);
+            let set = rest.split('\'').next().filter(|set| !set.is_empty());
+            self.position.gtid = set.map(str::to_owned);
         }
         // MySQL: /* SET @@GLOBAL.GTID_PURGED='+uuid:1-5,
         // uuid:1-7';*/
@@ -160,6 +188,11 @@ pub(super) fn missing(expected: &Tables, found: &Tables) -> Vec<String> {
 mod tests {
     use super::*;
 
+    const ASKED: Asked = Asked {
+        binlog: true,
+        gtid: true,
+    };
+
     const SQL: &str = "-- CHANGE MASTER TO MASTER_LOG_FILE='bin.000001', MASTER_LOG_POS=2662;\n\
         -- SET GLOBAL gtid_slave_pos='0-1-10';\n\
         CREATE DATABASE `app`;\nUSE `app`;\nCREATE TABLE `a``b` (\n  `x` int\n);\n\
@@ -178,7 +211,7 @@ mod tests {
     #[test]
     fn what_is_in_a_dump_however_it_is_cut() {
         for size in [1, 7, 4096] {
-            let mut dump = Dump::default();
+            let mut dump = Dump::new(ASKED);
             SQL.as_bytes()
                 .chunks(size)
                 .for_each(|chunk| dump.data(chunk));
@@ -196,7 +229,7 @@ mod tests {
         let sql = "USE `app`;\nDELIMITER ;;\nCREATE PROCEDURE `p`()\nBEGIN\n\
             -- CHANGE MASTER TO MASTER_LOG_FILE='evil', MASTER_LOG_POS=1;\n\
             CREATE TABLE `hidden` (\nEND ;;\nDELIMITER ;\n-- Dump completed\n";
-        let mut dump = Dump::default();
+        let mut dump = Dump::new(ASKED);
         dump.data(sql.as_bytes());
         let (completed, found, position) = dump.finish();
         assert!(completed);
@@ -209,7 +242,7 @@ mod tests {
             "/* SET @@GLOBAL.GTID_PURGED='+a-b:1-5,\nc-d:1-7';*/\n",
             "SET @@GLOBAL.GTID_PURGED=/*!80000 '+'*/ 'a-b:1-5,\nc-d:1-7';\n",
         ] {
-            let mut dump = Dump::default();
+            let mut dump = Dump::new(ASKED);
             dump.data(sql.as_bytes());
             assert_eq!(
                 dump.finish().2.gtid.as_deref(),
@@ -222,7 +255,7 @@ mod tests {
     #[test]
     fn a_cut_dump_is_not_complete() {
         let end = SQL.find("-- Dump completed").unwrap();
-        let mut dump = Dump::default();
+        let mut dump = Dump::new(ASKED);
         dump.data(&SQL.as_bytes()[..end]);
         assert!(!dump.finish().0);
     }

@@ -8,6 +8,7 @@ use super::slot::Stop;
 use crate::archive::Summary;
 use crate::database::{DatabaseError, Tables};
 use crate::protocol::StreamReason;
+use std::time::Duration;
 
 impl Run {
     /// Whether what the tool left is a complete backup.
@@ -108,7 +109,10 @@ impl Run {
         let uptime = session.uptime().await;
         session.close().await;
         match uptime {
-            Ok(uptime) if uptime >= self.begun.elapsed() => StreamReason::ToolFailed,
+            // It is told in whole seconds.
+            Ok(uptime) if uptime.saturating_add(Duration::from_secs(1)) >= self.begun.elapsed() => {
+                StreamReason::ToolFailed
+            }
             _ => StreamReason::DatabaseLost,
         }
     }

@@ -146,7 +146,12 @@ fn privileges(
 ) -> Result<(), StartError> {
     let mut lacking: Vec<String> = Vec::new();
     let global: &[&[&str]] = match tool {
-        Tool::MariadbBackup => &[&["RELOAD"], &["PROCESS"]],
+        Tool::MariadbBackup => &[
+            &["RELOAD"],
+            &["PROCESS"],
+            // It asks for the position at its end, and fails then.
+            &["BINLOG MONITOR", "REPLICATION CLIENT", "SUPER"],
+        ],
         Tool::MariadbDump => &[],
         // Without it mysqldump prints an error about tablespaces, and goes on.
         Tool::Mysqldump => &[&["PROCESS"]],
@@ -196,6 +201,7 @@ mod tests {
         assert_eq!(check(Tool::MariadbBackup, physical), Ok(()));
         let error = check(Tool::MariadbBackup, "GRANT RELOAD ON *.* TO `t`@`l`").unwrap_err();
         assert!(error.contains("GRANT PROCESS ON *.*"), "{error}");
+        assert!(error.contains("GRANT BINLOG MONITOR ON *.*"), "{error}");
         let logical = "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON *.* TO `t`@`l`";
         assert_eq!(check(Tool::MariadbDump, logical), Ok(()));
         for privilege in ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"] {

@@ -1,6 +1,6 @@
 //! One running backup: its tool, its archive, its body, and the verdict.
 
-use super::command::{Prepared, Wanted};
+use super::command::{Prepared, Wanted, asked};
 use super::dump::Dump;
 use super::pipeline::{Archive, CHUNKS, Forward, Gate, Pump, Sent, lock_waited_for};
 use super::prepare::Plan;
@@ -290,7 +290,13 @@ impl Run {
         let mut first_byte = None;
         let (saw_first, first_seen) = oneshot::channel();
         let mut saw_first = Some(saw_first);
-        let mut dump = (self.plan.method == Method::Logical).then(Dump::default);
+        let mut dump = (self.plan.method == Method::Logical).then(|| {
+            Dump::new(asked(
+                &self.plan.installed,
+                &self.plan.server,
+                &self.plan.grants,
+            ))
+        });
         let look = |data: &[u8]| {
             if let Some(saw) = saw_first.take() {
                 first_byte = Some(Instant::now());

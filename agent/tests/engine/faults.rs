@@ -1,0 +1,93 @@
+use crate::rig::{Rig, request};
+use crate::server::{Server, program};
+use rustix::process::Signal;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use towline_agent::backup::Method;
+use towline_agent::protocol::StreamReason;
+
+const METHODS: [Method; 2] = [Method::Physical, Method::Logical];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_killed_in_mid_stream_failed() {
+    for method in METHODS {
+        let server = Server::with_user(method.as_str());
+        server.fill("orders", "InnoDB", 50);
+        let rig = Rig::new(&server);
+        let mut reader = rig.start(request(method)).await;
+        reader.flows().await;
+        rig.signal_tool(Signal::KILL);
+        let (reason, message) = reader.end().await.failed();
+        assert_eq!(reason, StreamReason::ToolFailed, "{message}");
+        assert!(message.contains("killed by signal 9"), "{message}");
+        if method == Method::Physical {
+            // The last lines of its stderr.
+            assert!(message.contains("[00] "), "{message}");
+        }
+        assert!(rig.engine.last_backup().is_none());
+        rig.is_clean(Some(&server)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_in_mid_stream_is_lost() {
+    for method in METHODS {
+        let mut server = Server::with_user(method.as_str());
+        server.fill("orders", "InnoDB", 50);
+        let rig = Rig::new(&server);
+        let mut reader = rig.start(request(method)).await;
+        reader.flows().await;
+        server.kill();
+        let (reason, message) = reader.end().await.failed();
+        assert_eq!(reason, StreamReason::DatabaseLost, "{message}");
+        assert!(message.contains("last words"), "{message}");
+        rig.is_clean(None).await;
+    }
+}
+
+/// The real tool, but for its last line, which it always writes. This test runs itself again with
+/// that tool on its PATH.
+#[tokio::test(flavor = "multi_thread")]
+async fn success_without_the_completion_line_is_incomplete() {
+    const AGAIN: &str = "TOWLINE_TEST_MUTE_TOOL";
+    if std::env::var_os(AGAIN).is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let tool = dir.path().join("mariadb-backup");
+        let real = program("mariadb-backup").get_program().to_os_string();
+        let script = format!(
+            "#!/bin/bash\nexec {} \"$@\" 2> >(exec grep -v 'completed OK!' >&2)\n",
+            real.to_str().unwrap()
+        );
+        std::fs::write(&tool, script).unwrap();
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = [dir.path().to_owned()]
+            .into_iter()
+            .chain(std::env::split_paths(&path));
+        let again = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture"])
+            .arg("faults::success_without_the_completion_line_is_incomplete")
+            .env("PATH", std::env::join_paths(path).unwrap())
+            .env(AGAIN, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&again.stdout);
+        let errors = String::from_utf8_lossy(&again.stderr);
+        assert!(
+            again.status.success() && said.contains("1 passed"),
+            "{said}\n{errors}"
+        );
+        return;
+    }
+    let server = Server::with_user("physical");
+    let rig = Rig::new(&server);
+    let (reason, message) = rig
+        .start(request(Method::Physical))
+        .await
+        .end()
+        .await
+        .failed();
+    assert_eq!(reason, StreamReason::ToolIncomplete, "{message}");
+    assert!(message.contains("Redo log"), "{message}");
+    rig.is_clean(Some(&server)).await;
+}
