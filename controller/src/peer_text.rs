@@ -9,8 +9,9 @@ pub const MAX_BYTES: usize = 1024;
 pub enum Keep {
     /// Explanations say the important thing first.
     Start,
-    /// The last lines of a tool's stderr say why it failed.
-    End,
+    /// An agent's text begins with what happened and ends with the tool's last lines: a quarter of
+    /// the room is for the start.
+    Ends,
 }
 
 /// Cleans `text`: runs of white space, control and invisible formatting characters become one
@@ -37,24 +38,19 @@ pub fn clean(text: &str, secret: Option<&str>, keep: Keep) -> String {
         return out;
     }
     let room = MAX_BYTES - '…'.len_utf8();
-    match keep {
-        Keep::Start => {
-            let mut to = room;
-            while !out.is_char_boundary(to) {
-                to -= 1;
-            }
-            out.truncate(to);
-            out.push('…');
-            out
-        }
-        Keep::End => {
-            let mut from = out.len() - room;
-            while !out.is_char_boundary(from) {
-                from += 1;
-            }
-            format!("…{}", &out[from..])
-        }
+    let head = match keep {
+        Keep::Start => room,
+        Keep::Ends => room / 4,
+    };
+    let mut to = head;
+    while !out.is_char_boundary(to) {
+        to -= 1;
     }
+    let mut from = out.len() - (room - head);
+    while !out.is_char_boundary(from) {
+        from += 1;
+    }
+    format!("{}…{}", &out[..to], &out[from..])
 }
 
 /// Characters that are not controls (Cc) yet change how the text around them is shown.
@@ -86,16 +82,17 @@ mod tests {
     }
 
     #[test]
-    fn either_end_can_be_kept() {
+    fn the_start_or_both_ends_are_kept() {
         let text = format!("first {} last", "é".repeat(MAX_BYTES));
         assert!(clean(&text, None, Keep::Start).starts_with("first"));
-        assert!(clean(&text, None, Keep::End).ends_with("last"));
+        let ends = clean(&text, None, Keep::Ends);
+        assert!(ends.starts_with("first") && ends.ends_with("last"));
     }
 
     proptest! {
         #[test]
         fn always_short_and_clean(text in any::<String>(), end in any::<bool>()) {
-            let out = clean(&text.repeat(20), Some("a"), if end { Keep::End } else { Keep::Start });
+            let out = clean(&text.repeat(20), Some("a"), if end { Keep::Ends } else { Keep::Start });
             prop_assert!(out.len() <= MAX_BYTES);
             prop_assert!(!out.chars().any(char::is_control));
             prop_assert!(!out.contains('a'));

@@ -152,7 +152,7 @@ fn told(trailers: &HeaderMap, error: &[u8], token: Option<&str>) -> Rejected {
     } else {
         StreamReason::Internal.as_str()
     };
-    let text = clean(&decode_error(error), token, Keep::End);
+    let text = clean(&decode_error(error), token, Keep::Ends);
     Rejected {
         reason,
         retry,
