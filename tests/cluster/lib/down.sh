@@ -9,6 +9,8 @@ cluster_down() {
   fi
   say "stopping the cluster"
   stop volumes kubelet kube-proxy kube-scheduler kube-controller-manager
+  # Containers outlive containerd: without it they could not be found.
+  if [[ -f $state/containerd.toml ]]; then start_containerd || warn "containerd does not start: containers may be left"; fi
   remove_containers
   stop kube-apiserver etcd containerd versitygw
   local mount
