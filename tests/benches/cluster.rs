@@ -74,7 +74,7 @@ async fn main() {
     .await;
     for _ in 0..20 {
         // 102,400 rows of 1 KiB that do not compress.
-        db.query("INSERT INTO bulk.t (b) SELECT RANDOM_BYTES(1024) FROM seq_1_to_102400")
+        db.query("USE bulk; INSERT INTO t (b) SELECT RANDOM_BYTES(1024) FROM seq_1_to_102400")
             .await;
     }
     ns.job("bulk", db.app(), json!({"method": "physical"}))

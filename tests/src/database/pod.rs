@@ -177,7 +177,7 @@ impl<'a> Database<'a> {
             "CREATE DATABASE bulk; CREATE TABLE bulk.t (id INT AUTO_INCREMENT PRIMARY KEY, b BLOB)",
         )
         .await;
-        self.query("INSERT INTO bulk.t (b) SELECT RANDOM_BYTES(1024) FROM seq_1_to_61440")
+        self.query("USE bulk; INSERT INTO t (b) SELECT RANDOM_BYTES(1024) FROM seq_1_to_61440")
             .await;
     }
 
