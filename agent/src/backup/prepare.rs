@@ -69,7 +69,7 @@ async fn ask(
     Ok(Plan {
         method,
         installed,
-        estimated_bytes: all.then_some(server.data_bytes),
+        estimated_bytes: Some(server.data_bytes).filter(|bytes| all && *bytes > 0),
         server,
         grants,
         password,

@@ -78,7 +78,7 @@ pub struct ServerInfo {
     /// Present on a Galera node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub galera: Option<Galera>,
-    /// Data and indexes of every table, bytes, as far as information_schema knows.
+    /// Data and indexes of every table, bytes, as far as information_schema knows; 0: unknown.
     pub data_bytes: u64,
     /// Whether the server writes a binary log.
     pub binary_log: bool,
@@ -91,7 +91,7 @@ const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version'
      'server_uuid', 'server_uid', 'read_only', 'log_bin', 'wsrep_on', 'gtid_current_pos', 'gtid_executed')";
 const GALERA: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_cluster_status', \
      'wsrep_cluster_size', 'wsrep_local_state_comment')";
-const SIZE: &str = "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS UNSIGNED) \
+const SIZE: &str = "CAST(COALESCE(SUM(data_length + index_length), 0) AS UNSIGNED) \
      FROM information_schema.tables";
 
 pub(super) async fn read(session: &mut Session) -> Result<ServerInfo, DatabaseError> {
@@ -118,11 +118,7 @@ pub(super) async fn read(session: &mut Session) -> Result<ServerInfo, DatabaseEr
         None
     };
     let (role, replica_lag_seconds) = replication(session, flavour).await?;
-    let rows = session.rows("size", SIZE).await?;
-    let data_bytes = rows
-        .first()
-        .and_then(|row| text_at(row, 0)?.parse().ok())
-        .unwrap_or(0);
+    let data_bytes = data_bytes(session, flavour).await?;
     Ok(ServerInfo {
         flavour,
         version,
@@ -159,6 +155,22 @@ async fn pairs(
     let rows = session.rows(doing, query).await?;
     let pair = |row| Some((text_at(row, 0)?.to_ascii_lowercase(), text_at(row, 1)?));
     Ok(rows.iter().filter_map(pair).collect())
+}
+
+/// The server may have to open every table for it; where that takes long, it stays unknown.
+async fn data_bytes(session: &mut Session, flavour: Flavour) -> Result<u64, DatabaseError> {
+    let query = match flavour {
+        Flavour::Mariadb => format!("SET STATEMENT max_statement_time=5 FOR SELECT {SIZE}"),
+        Flavour::Mysql => format!("SELECT /*+ MAX_EXECUTION_TIME(5000) */ {SIZE}"),
+    };
+    match session.rows("size", &query).await {
+        Ok(rows) => Ok(rows
+            .first()
+            .and_then(|row| text_at(row, 0)?.parse().ok())
+            .unwrap_or(0)),
+        Err(DatabaseError::Query { .. }) => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 async fn replication(

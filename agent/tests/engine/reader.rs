@@ -16,6 +16,7 @@ use towline_agent::protocol::{
 pub(crate) struct Reader {
     pub(crate) id: String,
     pub(crate) file_name: String,
+    pub(crate) estimated_bytes: Option<u64>,
     body: BackupBody,
     bytes: Vec<u8>,
 }
@@ -32,6 +33,7 @@ impl Reader {
         Self {
             id: started.id,
             file_name: started.file_name,
+            estimated_bytes: started.estimated_bytes,
             body: started.body,
             bytes: Vec::new(),
         }
