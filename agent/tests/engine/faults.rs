@@ -1,5 +1,5 @@
 use crate::rig::{Rig, request};
-use crate::server::{Server, program};
+use crate::server::{Server, eventually, program};
 use rustix::process::Signal;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -43,6 +43,25 @@ async fn a_server_killed_in_mid_stream_is_lost() {
         assert!(message.contains("last words"), "{message}");
         rig.is_clean(None).await;
     }
+}
+
+/// By the time that the tool has failed, the server is back, and looks as if nothing had been.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_started_anew_is_lost_too() {
+    let mut server = Server::with_user("logical");
+    server.fill("orders", "InnoDB", 24);
+    let rig = Rig::new(&server);
+    let mut reader = rig.start(request(Method::Logical)).await;
+    reader.flows().await;
+    let begun = rig.engine.running().unwrap().start_time;
+    // A server tells its age in whole seconds: the backup has to be older than that.
+    eventually("the backup is old enough", || {
+        (begun.duration_until(jiff::Timestamp::now()).as_secs() >= 3).then_some(())
+    });
+    server.restart(&[]);
+    let (reason, message) = reader.end().await.failed();
+    assert_eq!(reason, StreamReason::DatabaseLost, "{message}");
+    rig.is_clean(Some(&server)).await;
 }
 
 /// The real tool, but for its last line, which it always writes. This test runs itself again with

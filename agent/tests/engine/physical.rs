@@ -64,3 +64,23 @@ async fn a_complete_backup_becomes_a_server() {
     let sums = "CHECKSUM TABLE shop.orders, shop.legacy, shop.v EXTENDED";
     assert_eq!(restored.sql(sums), server.sql(sums));
 }
+
+/// Without a binary log there is no position in it, and a backup is as good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_binary_log() {
+    for method in [Method::Physical, Method::Logical] {
+        let mut server = Server::with_user(method.as_str());
+        server.restart(&[]);
+        server.fill("orders", "InnoDB", 1);
+        let rig = Rig::new(&server);
+        let (verified, _) = rig.start(request(method)).await.end().await.complete();
+        let position = verified.summary.position;
+        assert_eq!(
+            (position.binlog_file, position.binlog_position),
+            (None, None)
+        );
+        assert_eq!(position.lsn.is_some(), method == Method::Physical);
+        assert_eq!(verified.summary.schemas["shop"], ["orders"]);
+        rig.is_clean(Some(&server)).await;
+    }
+}

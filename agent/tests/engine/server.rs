@@ -110,6 +110,29 @@ fn installed() -> &'static Path {
     })
 }
 
+/// Starts a server on the folder `data` in `dir`.
+fn spawn(dir: &Path, args: &[&str]) -> Child {
+    let log = fs::File::create(dir.join("log")).unwrap();
+    let mut command = program("mariadbd");
+    command
+        .args(["--no-defaults", "--skip-networking", LOG_SIZE])
+        .args(["--server-id=1", "--binlog-format=ROW"])
+        .args(["--innodb-buffer-pool-size=32M", "--max-allowed-packet=128M"])
+        // Nothing here has to survive a power failure.
+        .args(["--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0"])
+        .args(["--skip-innodb-doublewrite", "--innodb-flush-method=fsync"])
+        .arg(format!("--datadir={}", dir.join("data").display()))
+        .arg(format!("--socket={}", dir.join("socket").display()))
+        .arg(format!("--pid-file={}", dir.join("pid").display()))
+        .args(args)
+        .env("TMPDIR", dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    as_user(&mut command);
+    command.spawn().unwrap()
+}
+
 /// A running server on a socket of its own, without networking, with a binary log.
 pub(crate) struct Server {
     dir: tempfile::TempDir,
@@ -141,35 +164,34 @@ impl Server {
 
     /// On the folder `data` in `dir`.
     pub(crate) fn on(dir: tempfile::TempDir) -> Self {
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let mut command = program("mariadbd");
-        command
-            .args(["--no-defaults", "--skip-networking", LOG_SIZE])
-            .args(["--log-bin=bin", "--server-id=1", "--binlog-format=ROW"])
-            .args(["--innodb-buffer-pool-size=32M", "--max-allowed-packet=128M"])
-            // Nothing here has to survive a power failure.
-            .args(["--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0"])
-            .args(["--skip-innodb-doublewrite", "--innodb-flush-method=fsync"])
-            .arg(format!("--datadir={}", dir.path().join("data").display()))
-            .arg(format!("--socket={}", dir.path().join("socket").display()))
-            .arg(format!("--pid-file={}", dir.path().join("pid").display()))
-            .env("TMPDIR", dir.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        as_user(&mut command);
-        let child = command.spawn().unwrap();
+        let child = spawn(dir.path(), &["--log-bin=bin"]);
         let mut server = Self { dir, child };
+        server.answers();
+        server
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Kills it and starts it again, with these arguments.
+    pub(crate) fn restart(&mut self, args: &[&str]) {
+        self.kill();
+        self.child = spawn(self.dir.path(), args);
+        self.answers();
+    }
+
+    fn answers(&mut self) {
         eventually("the server answers", || {
-            if let Some(status) = server.child.try_wait().unwrap() {
-                let log = fs::read_to_string(server.dir.path().join("log"));
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let log = fs::read_to_string(self.dir.path().join("log"));
                 panic!("mariadbd ended ({status}): {}", log.unwrap_or_default());
             }
-            let mut ping = server.client();
-            let ping = ping.args(["-e", "SELECT 1"]).output().unwrap();
+            let ping = self.client().args(["-e", "SELECT 1"]).output().unwrap();
             ping.status.success().then_some(())
         });
-        server
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -212,12 +234,6 @@ impl Server {
     pub(crate) fn sessions(&self) -> usize {
         let sql = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'towline'";
         self.sql(sql).trim().parse().unwrap()
-    }
-
-    /// Kills it.
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 }
 
