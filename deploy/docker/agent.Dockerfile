@@ -2,7 +2,7 @@
 #   MariaDB  BASE=debian:bookworm-slim  PACKAGES="mariadb-client mariadb-backup"   (the default)
 #   MySQL 9  BASE=debian:sid-slim       PACKAGES="mysql-client"
 # The build context holds the programs `towline-agent` and `towline`, built for the base's libc.
-ARG BASE=docker.io/library/debian:bookworm-slim
+ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 ARG PACKAGES="mariadb-client mariadb-backup"
 # Physical backups read the data directory as the server's own user: run the pod with its uid

@@ -1,7 +1,7 @@
 # The controller. The build context holds the programs `towline-controller` and `towline`, built for
 # the base's libc. The certificates are for object stores: without any, no client can be made. The time
 # zone data is for schedules.
-ARG BASE=docker.io/library/debian:bookworm-slim
+ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 ARG PACKAGES="ca-certificates tzdata"
 RUN apt-get update \

@@ -74,16 +74,7 @@ async fn at_the_manifest(answered: bool) -> Option<(Namespace, Bucket, serde_jso
     }
     ns.install_controller(&[]).await;
     let db = Database::mariadb(&ns, "mariadb").await;
-    let proxy = FaultProxy::start(&ns).await;
-    let upstream = ns
-        .cluster
-        .s3_endpoint
-        .trim_start_matches("http://")
-        .to_owned();
-    proxy.rules(&json!({"upstream": upstream})).await;
-    let bucket = Bucket::create(&ns).await;
-    ns.store(&bucket.name, &format!("http://{}", proxy.address().await))
-        .await;
+    let (proxy, bucket, upstream) = FaultProxy::before_store(&ns).await;
     let hold = json!({"method": "PUT", "pathSuffix": "/manifest.json", "answered": answered});
     proxy
         .rules(&json!({"upstream": upstream, "hold": hold}))

@@ -6,6 +6,7 @@ use e2e::{
     eventually,
     namespace::condition,
     objects::{attempt_reasons, failure},
+    proxy::FaultProxy,
     store::Bucket,
 };
 use serde_json::{Value, json};
@@ -181,18 +182,19 @@ async fn store_down_bucket_missing_wrong_key() {
         "credentialsSecretRef": {"name": "no-such-secret"}}}).to_string()).await;
     not_ready("no Secret", &["no-such-secret"]).await;
 
+    let bucket = Bucket::create(&ns).await;
+    ns.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"},
+         "stringData": {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "not-the-key"}},
+        {"apiVersion": "towline.dev/v1alpha1", "kind": "BackupStore", "metadata": {"name": "store"}, "spec": {
+         "s3": {"bucket": bucket.name, "region": "us-east-1", "endpoint": ns.cluster.s3_endpoint, "forcePathStyle": true, "allowHttp": true},
+         "credentialsSecretRef": {"name": "wrong"}}},
+    ]}).to_string()).await;
+    not_ready("wrong key", &["credentials"]).await;
+
     // A job whose store goes away in mid-transfer.
     let db = Database::mariadb(&ns, "mariadb").await;
-    let proxy = e2e::proxy::FaultProxy::start(&ns).await;
-    let upstream = ns
-        .cluster
-        .s3_endpoint
-        .trim_start_matches("http://")
-        .to_owned();
-    proxy.rules(&json!({"upstream": upstream})).await;
-    let bucket = Bucket::create(&ns).await;
-    ns.store(&bucket.name, &format!("http://{}", proxy.address().await))
-        .await;
+    let (proxy, bucket, upstream) = FaultProxy::before_store(&ns).await;
     ns.job("cut-off", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000, "backoffLimit": 0})).await;
     ns.job_streams("cut-off").await;
     proxy.rules(&json!({"upstream": "127.0.0.1:1"})).await;

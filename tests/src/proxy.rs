@@ -1,6 +1,6 @@
 //! The fault proxy as a pod of a test's namespace.
 
-use crate::{Namespace, eventually};
+use crate::{Namespace, eventually, store::Bucket};
 use serde_json::{Value, json};
 
 const POD: &str = "fault-proxy";
@@ -20,6 +20,23 @@ impl<'a> FaultProxy<'a> {
         namespace.apply(&pod.to_string()).await;
         namespace.ready(POD).await;
         Self { namespace }
+    }
+
+    /// Starts it before the S3 server, with a new bucket and a store that is reached through it alone.
+    /// The third value is the S3 server's address, for rules.
+    pub async fn before_store(namespace: &'a Namespace) -> (Self, Bucket, String) {
+        let proxy = Self::start(namespace).await;
+        let upstream = namespace
+            .cluster
+            .s3_endpoint
+            .trim_start_matches("http://")
+            .to_owned();
+        proxy.rules(&json!({"upstream": upstream})).await;
+        let bucket = Bucket::create(namespace).await;
+        namespace
+            .store(&bucket.name, &format!("http://{}", proxy.address().await))
+            .await;
+        (proxy, bucket, upstream)
     }
 
     /// Where its traffic comes in, as other pods reach it.
