@@ -10,7 +10,6 @@
 )]
 
 use e2e::{Namespace, database::Database, eventually_for};
-use jiff::Timestamp;
 use serde_json::json;
 use std::time::Duration;
 
@@ -31,41 +30,35 @@ async fn main() {
     let schedule = json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupSchedule", "metadata": {"name": "due"},
         "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": spec}}});
     ns.apply(&schedule.to_string()).await;
-    let delays: Vec<f64> =
-        eventually_for(Duration::from_secs(400), "three scheduled jobs", || async {
-            let jobs = ns.list("backupjobs", "").await;
-            let done: Vec<_> = jobs
-                .iter()
-                .filter(|job| job["status"]["phase"] == "Succeeded")
-                .collect();
-            if done.len() < 3 {
-                return Err(format!("{} done", done.len()));
-            }
-            Ok(done
-                .iter()
-                .map(|job| {
-                    let minutes: i64 = job["metadata"]["name"]
-                        .as_str()
-                        .unwrap()
-                        .rsplit_once('-')
-                        .unwrap()
-                        .1
-                        .parse()
-                        .unwrap();
-                    let start: Timestamp = job["status"]["attempts"][0]["start"]
-                        .as_str()
-                        .unwrap()
-                        .parse()
-                        .unwrap();
-                    let first_byte = job["status"]["timings"]["firstByte"].as_f64().unwrap();
-                    start
-                        .duration_since(Timestamp::from_second(minutes * 60).unwrap())
-                        .as_secs_f64()
-                        + first_byte
-                })
-                .collect())
-        })
-        .await;
+    eventually_for(Duration::from_secs(400), "three scheduled jobs", || async {
+        let jobs = ns.list("backupjobs", "").await;
+        let done = jobs
+            .iter()
+            .filter(|job| job["status"]["phase"] == "Succeeded")
+            .count();
+        if done < 3 {
+            Err(format!("{done} done"))
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    // Times in a status have whole seconds; the controller's histogram has more.
+    let controller = ns.controller_ready().await;
+    let metrics = format!(
+        "/api/v1/namespaces/{}/pods/{controller}:8080/proxy/metrics",
+        ns.name
+    );
+    let metrics = ns.kubectl_ok(&["get", "--raw", &metrics]).await;
+    let figure = |name: &str| -> f64 {
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("no {name}: {metrics}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let runs = figure("towline_start_delay_seconds_count");
+    let delay = figure("towline_start_delay_seconds_sum") / runs;
     ns.kubectl_ok(&["delete", "backupschedule", "due"]).await;
 
     db.query(
@@ -89,7 +82,6 @@ async fn main() {
     })
     .await;
     bucket.assert_one_backup(&job).await;
-    let controller = ns.controller_ready().await;
     let peak = async |pod: &str, container: &str| {
         let output = ns.sh(pod, container, "while read -r name value _; do case $name in VmHWM:) echo $value;; esac; done < /proc/1/status", "").await;
         output
@@ -115,8 +107,6 @@ async fn main() {
         "| controller, peak resident | {:.0} MiB | under 256 MiB |",
         peak(&controller, "controller").await
     );
-    for delay in delays {
-        println!("| due time to first byte | {delay:.2} s | under 2 s |");
-    }
+    println!("| due time to first byte, mean of {runs} | {delay:.2} s | under 2 s |");
     ns.delete().await;
 }
