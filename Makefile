@@ -77,7 +77,7 @@ images: ## Builds the images whose inputs changed, and gives them to the cluster
 
 e2e: ## The end-to-end tests alone, on the cluster that is up
 	@eval "$$($(cluster) env)" && \
-	  cargo test --locked --workspace --test e2e -- --nocapture --test-threads=$(E2E_THREADS) $(E2E_FLAGS) $(TESTS)
+	  RUST_BACKTRACE=0 cargo test --locked --workspace --test e2e -- --nocapture --test-threads=$(E2E_THREADS) $(E2E_FLAGS) $(TESTS)
 
 cluster-up: ## Starts the test cluster, or re-uses the one that runs
 	@$(cluster) up

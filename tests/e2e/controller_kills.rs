@@ -14,8 +14,9 @@ async fn in_mid_transfer() {
     }
     ns.install_controller(&[]).await;
     let db = Database::mariadb(&ns, "mariadb").await;
+    db.load_bulk().await;
     let bucket = ns.ready_store().await;
-    ns.job("job", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000})).await;
+    ns.job("job", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 3_000_000})).await;
     eventually("an upload is open", || async {
         if bucket.uploads().await.is_empty() {
             Err("none".into())
@@ -42,8 +43,9 @@ async fn a_polite_stop_in_mid_transfer() {
     let ns = Namespace::create("stop-transfer").await;
     ns.install_controller(&[]).await;
     let db = Database::mariadb(&ns, "mariadb").await;
+    db.load_bulk().await;
     let bucket = ns.ready_store().await;
-    ns.job("job", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000})).await;
+    ns.job("job", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 3_000_000})).await;
     ns.job_streams("job").await;
     ns.kubectl_ok(&[
         "delete",

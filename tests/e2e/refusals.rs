@@ -114,6 +114,7 @@ async fn no_ready_pod_wrong_token_busy_agent() {
     assert!(message.contains("app=no-such-app"), "{message}");
 
     let db = Database::mariadb(&ns, "mariadb").await;
+    db.load_bulk().await;
     ns.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}, "stringData": {"token": "not-the-token"}}).to_string()).await;
     ns.job(
         "stranger",
@@ -129,7 +130,7 @@ async fn no_ready_pod_wrong_token_busy_agent() {
         "{message}"
     );
 
-    ns.job("first", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000})).await;
+    ns.job("first", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 3_000_000})).await;
     ns.job_streams("first").await;
     ns.job(
         "second",
@@ -194,8 +195,9 @@ async fn store_down_bucket_missing_wrong_key() {
 
     // A job whose store goes away in mid-transfer.
     let db = Database::mariadb(&ns, "mariadb").await;
+    db.load_bulk().await;
     let (proxy, bucket, upstream) = FaultProxy::before_store(&ns).await;
-    ns.job("cut-off", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000, "backoffLimit": 0})).await;
+    ns.job("cut-off", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 3_000_000, "backoffLimit": 0})).await;
     ns.job_streams("cut-off").await;
     proxy.rules(&json!({"upstream": "127.0.0.1:1"})).await;
     let job = ns

@@ -12,7 +12,7 @@ use serde_json::json;
 
 /// A physical, uncompressed backup that takes long enough to be broken in the middle.
 fn slow() -> serde_json::Value {
-    json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 1_500_000, "backoffLimit": 0})
+    json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 3_000_000, "backoffLimit": 0})
 }
 
 /// Nothing that a failed job leaves can be taken for a backup, and no upload stays open.
@@ -89,6 +89,7 @@ async fn the_agents_pod_is_deleted_in_mid_stream() {
     let ns = Namespace::create("pod-deleted").await;
     ns.install_controller(&[]).await;
     let db = Database::mariadb(&ns, "mariadb").await;
+    db.load_bulk().await;
     let bucket = ns.ready_store().await;
     let mut spec = slow();
     spec["backoffLimit"] = json!(6);
