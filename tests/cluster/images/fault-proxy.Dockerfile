@@ -1,4 +1,4 @@
-ARG BASE=docker.io/library/debian:bookworm-slim
+ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 COPY fault-proxy /usr/local/bin/fault-proxy
 USER 65532:65532
