@@ -47,7 +47,6 @@ impl Namespace {
             let chart = crate::cluster::root().join("charts/towline");
             let show = [
                 "template",
-                "--kube-version=1.35.0",
                 "towline",
                 chart.to_str().unwrap(),
                 "--show-only",

@@ -76,8 +76,6 @@ struct Hold {
 struct Report {
     /// Requests held now.
     held: Vec<String>,
-    /// Requests seen under the rules that are in force.
-    seen: Vec<String>,
 }
 
 struct Proxy {
@@ -107,7 +105,6 @@ impl Proxy {
     ) -> Result<Response<BoxBody<Bytes, BoxError>>, BoxError> {
         let rules = self.rules.borrow().clone();
         let what = format!("{} {}", request.method(), request.uri());
-        self.report().seen.push(what.clone());
         let held = rules.hold.as_ref().filter(|hold| {
             request.method().as_str() == hold.method
                 && request.uri().path().ends_with(&hold.path_suffix)
