@@ -11,7 +11,7 @@ E2E_THREADS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local demo-clean test test-full bench check lint unit scripts crds chart images cluster-up cluster-down cluster-deps cluster-programs e2e
+.PHONY: help demo demo-local demo-clean test test-full bench bench-agent check lint unit scripts crds chart images cluster-up cluster-down cluster-deps cluster-programs e2e
 
 help: ## This list
 	@printf 'make TARGET, with\n\n'
@@ -44,6 +44,11 @@ bench: ## What the README promises, measured with release builds
 	@$(cluster) up
 	@$(cluster) images
 	@eval "$$($(cluster) env)" && cargo bench --locked --workspace --bench cluster
+	@$(MAKE) --no-print-directory bench-agent
+
+bench-agent: ## The agent alone against the plain pipe, on a local MariaDB
+	cargo build --locked --workspace --release --bins
+	cargo bench --locked --workspace --bench agent
 
 check: scripts lint unit ## The fast loop: scripts, formatting, clippy with warnings denied, unit tests
 

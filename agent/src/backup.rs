@@ -20,8 +20,10 @@ pub use request::{
     Started, ToolInfo,
 };
 
+use crate::archive::Recipient;
+use crate::archive::encryption::MAX_RECIPIENTS;
 use crate::database::{Connection, DatabaseError, ServerInfo};
-use crate::protocol::StreamReason;
+use crate::protocol::{StreamReason, parameter};
 use slot::Slots;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub struct EngineConfig {
     pub stall_timeout: Duration,
     /// Most bytes of body a second, whatever a request asks for.
     pub max_rate: Option<u64>,
+    /// Who can open every archive, whatever a request asks for; empty: whom the request names.
+    pub require_recipients: Vec<Recipient>,
     /// Whether a Galera node is backed up.
     pub allow_galera: bool,
     /// Folder for small private files.
@@ -79,8 +83,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`StartError`], before anything was sent.
-    pub async fn start(&self, request: BackupRequest) -> Result<Started, StartError> {
+    pub async fn start(&self, mut request: BackupRequest) -> Result<Started, StartError> {
         let begun = Instant::now();
+        request.recipients = self.recipients(&request.recipients)?;
         let first_guess = request
             .method
             .or(self.0.config.method)
@@ -89,6 +94,26 @@ impl Engine {
         let plan = prepare::prepare(&self.0.config, self.installed().await, request).await?;
         slot.set_method(plan.method);
         run::launch(&self.0.config, &self.0.metrics, slot, plan, begun).await
+    }
+
+    /// The agent's own recipients, and those of a request.
+    fn recipients(&self, asked: &[Recipient]) -> Result<Vec<Recipient>, StartError> {
+        let mut all = self.0.config.require_recipients.clone();
+        for recipient in asked {
+            if !all.contains(recipient) {
+                all.push(recipient.clone());
+            }
+        }
+        if all.len() > MAX_RECIPIENTS {
+            return Err(StartError::BadParameter {
+                parameter: parameter::RECIPIENT.to_owned(),
+                message: format!(
+                    "an archive has at most {MAX_RECIPIENTS} recipients, {} of which --require-recipient names here: ask for fewer",
+                    self.0.config.require_recipients.len()
+                ),
+            });
+        }
+        Ok(all)
     }
 
     /// The backup that holds the slot.

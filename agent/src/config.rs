@@ -300,6 +300,7 @@ impl Config {
             max_lock: Duration::from_secs(flags.max_lock_seconds),
             stall_timeout: flags.stall_timeout,
             max_rate: flags.max_rate,
+            require_recipients: Vec::new(),
             allow_galera: flags.allow_galera,
             tmp: std::env::temp_dir(),
         };

@@ -21,14 +21,22 @@ pub mod parameter {
     pub const LEVEL: &str = "level";
     /// Threads of the tool.
     pub const PARALLEL: &str = "parallel";
-    /// age recipient, repeatable. Not among [`KNOWN`] as long as the agent cannot encrypt.
+    /// age recipient (an X25519 public key), repeatable: the archive is encrypted.
     pub const RECIPIENT: &str = "recipient";
     /// Schema, repeatable, for logical backups only.
     pub const DATABASE: &str = "database";
     /// Bytes a second.
     pub const MAX_RATE: &str = "max-rate";
     /// What this agent takes.
-    pub const KNOWN: &[&str] = &[METHOD, COMPRESSION, LEVEL, PARALLEL, DATABASE, MAX_RATE];
+    pub const KNOWN: &[&str] = &[
+        METHOD,
+        COMPRESSION,
+        LEVEL,
+        PARALLEL,
+        RECIPIENT,
+        DATABASE,
+        MAX_RATE,
+    ];
 }
 
 /// Content type of every error, [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457).

@@ -1,7 +1,8 @@
 //! Reads an archive back and believes nothing that its sums do not prove.
 
-mod error;
+pub(super) mod error;
 
+use super::encryption::{AGE_MAGIC, Identities};
 use super::member::{
     self, BLOCK, END_BLOCKS, MEMBER_BYTES, METADATA, SUMMARY, SUMS, Sums, ZSTD_MAGIC,
     ZSTD_WINDOW_LOG,
@@ -14,9 +15,6 @@ pub use error::ArchiveError;
 use error::{Source, read_error};
 use serde::Deserialize;
 use std::io::{self, BufReader, Read, Write};
-
-/// Begins every age file (age-encryption.org/v1, "Header").
-const AGE_MAGIC: &[u8] = b"age-encryption.org/";
 
 /// Contents are read, summed and passed on in pieces of this size, bytes.
 const PIECE: usize = 256 << 10;
@@ -37,24 +35,50 @@ pub struct Verified {
 /// format's limits (32 bytes for each 16 MiB read), whatever the archive says of itself.
 ///
 /// # Errors
-/// [`ArchiveError`] for anything cut, altered, out of order, newer than we know, or unreadable.
-pub fn verify(archive: impl Read, mut data: impl Write) -> Result<Verified, ArchiveError> {
-    let mut source = Source(archive);
-    let mut head = Vec::with_capacity(AGE_MAGIC.len());
-    let most = AGE_MAGIC.len() as u64;
-    source
-        .by_ref()
-        .take(most)
-        .read_to_end(&mut head)
-        .map_err(read_error)?;
-    if head == AGE_MAGIC {
+/// [`ArchiveError`] for anything cut, altered, out of order, newer than we know, or unreadable; an
+/// encrypted one is [`ArchiveError::Encrypted`].
+pub fn verify(archive: impl Read, data: impl Write) -> Result<Verified, ArchiveError> {
+    verify_with(&Identities::default(), archive, data)
+}
+
+/// [`verify`] for an archive that may be encrypted to one of the identities.
+///
+/// # Errors
+/// [`verify`]'s, and [`ArchiveError::NotForUs`].
+pub fn verify_with(
+    identities: &Identities,
+    archive: impl Read,
+    data: impl Write,
+) -> Result<Verified, ArchiveError> {
+    let (head, input) = peek(Source(archive))?;
+    if head != AGE_MAGIC {
+        return verify_opened(&head, input, data);
+    }
+    if identities.is_empty() {
         return Err(ArchiveError::Encrypted);
     }
-    let compressed = head.starts_with(&ZSTD_MAGIC);
-    let input = io::Cursor::new(head).chain(source);
+    let input = identities.open(BufReader::with_capacity(PIECE, input))?;
+    let (head, input) = peek(input)?;
+    verify_opened(&head, input, data)
+}
+
+/// The first bytes, and everything with them.
+fn peek(mut input: impl Read) -> Result<(Vec<u8>, impl Read), ArchiveError> {
+    let most = AGE_MAGIC.len();
+    let mut head = Vec::with_capacity(most);
+    let read = input.by_ref().take(most as u64).read_to_end(&mut head);
+    read.map_err(read_error)?;
+    Ok((head.clone(), io::Cursor::new(head).chain(input)))
+}
+
+fn verify_opened(
+    head: &[u8],
+    input: impl Read,
+    mut data: impl Write,
+) -> Result<Verified, ArchiveError> {
     let mut input = BufReader::with_capacity(PIECE, input);
     let verified;
-    if compressed {
+    if head.starts_with(&ZSTD_MAGIC) {
         let decoder = zstd::Decoder::with_buffer(input).map_err(read_error)?;
         let mut decoder = decoder.single_frame();
         decoder

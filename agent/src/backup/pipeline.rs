@@ -1,7 +1,7 @@
 //! From the tool's output to the body: bounded memory, back pressure, one digest.
 //!
 //! ```text
-//! stdout -> pump -> queue -> archive thread (tar, zstd) -> forward (rate, SHA-256) -> body
+//! stdout -> pump -> queue -> archive thread (tar, zstd, age) -> forward (rate, SHA-256) -> body
 //! ```
 //! The queue is short, but for the time that the tool holds locks: then it takes up to the lock
 //! buffer, so that a slow reader does not prolong them.
@@ -9,7 +9,8 @@
 use super::BackupMetrics;
 use super::slot::{Stop, Stopper};
 use super::stage::Stage;
-use crate::archive::{ArchiveWriter, Metadata, Summary};
+use crate::archive::encryption::Envelope;
+use crate::archive::{ArchiveWriter, Metadata, Recipient, Summary};
 use crate::protocol::StreamReason;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
@@ -165,6 +166,7 @@ pub(super) struct Archive {
     pub(super) metadata: Metadata,
     pub(super) extension: &'static str,
     pub(super) level: Option<i32>,
+    pub(super) recipients: Vec<Recipient>,
     /// Comes when the backup is found complete; dropped when it is not.
     pub(super) summary: oneshot::Receiver<Summary>,
     pub(super) out: mpsc::Sender<Bytes>,
@@ -180,6 +182,7 @@ impl Archive {
             out: self.out,
             buffer: BytesMut::with_capacity(CHUNK),
         };
+        let sink = Envelope::new(sink, &self.recipients)?;
         let mut writer = ArchiveWriter::new(sink, &self.metadata, self.extension, self.level)?;
         while let Some(chunk) = self.queue.blocking_recv() {
             writer.write_all(&chunk)?;
@@ -188,7 +191,7 @@ impl Archive {
         let Ok(summary) = self.summary.blocking_recv() else {
             return Ok(false);
         };
-        writer.finish(summary)?.flush()?;
+        writer.finish(summary)?.finish()?.flush()?;
         Ok(true)
     }
 }

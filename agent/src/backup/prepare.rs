@@ -3,6 +3,7 @@
 use super::EngineConfig;
 use super::request::{BackupRequest, Compression, Method, StartError};
 use super::tool::{self, Installed, Tool};
+use crate::archive::Recipient;
 use crate::database::{Grants, ServerInfo, Session, Tables};
 
 /// What a backup needs to know before its tool runs.
@@ -19,6 +20,8 @@ pub(super) struct Plan {
     pub(super) tables: Tables,
     pub(super) compression: Compression,
     pub(super) parallel: u16,
+    /// Everybody that the archive is encrypted to.
+    pub(super) recipients: Vec<Recipient>,
     /// Most bytes of body a second.
     pub(super) max_rate: Option<u64>,
     pub(super) estimated_bytes: Option<u64>,
@@ -77,6 +80,7 @@ async fn ask(
         tables,
         compression: request.compression,
         parallel: request.parallel,
+        recipients: request.recipients,
         max_rate: [config.max_rate, request.max_rate]
             .into_iter()
             .flatten()

@@ -1,6 +1,6 @@
 //! What a caller may ask of the engine, and what it is told.
 
-use crate::archive::Position;
+use crate::archive::{Position, Recipient};
 use crate::body::BackupBody;
 use crate::database::DatabaseError;
 use serde::Serialize;
@@ -13,6 +13,7 @@ pub const CAPABILITIES: &[&str] = &[
     "compression",
     "level",
     "parallel",
+    "recipient",
     "database",
     "max-rate",
     "job-attempt",
@@ -78,6 +79,8 @@ pub struct BackupRequest {
     pub parallel: u16,
     /// Schemas, logical only; empty: every one of the users'.
     pub databases: Vec<String>,
+    /// Who alone can open the archive; empty: everybody, unless the agent has recipients of its own.
+    pub recipients: Vec<Recipient>,
     /// Most bytes of body a second.
     pub max_rate: Option<u64>,
     /// The job that this works for.
@@ -134,7 +137,7 @@ pub struct ToolInfo {
 pub struct Started {
     /// Its id.
     pub id: String,
-    /// A name that tells the layers: `.tar`, `.tar.zst`.
+    /// A name that tells the layers: `.tar`, `.tar.zst`, `.tar.zst.age`.
     pub file_name: String,
     /// Media type of the body.
     pub content_type: &'static str,

@@ -61,10 +61,14 @@ pub(super) async fn launch(
         })?;
     let (sender, body) = BackupBody::channel(CHUNKS);
     slot.set_body(body.ended());
-    let (extension, content_type) = match plan.compression {
-        Compression::Zstd { .. } => ("tar.zst", "application/zstd"),
-        Compression::None => ("tar", "application/x-tar"),
+    let (mut extension, mut content_type) = match plan.compression {
+        Compression::Zstd { .. } => ("tar.zst".to_owned(), "application/zstd"),
+        Compression::None => ("tar".to_owned(), "application/x-tar"),
     };
+    if !plan.recipients.is_empty() {
+        extension.push_str(".age");
+        content_type = "application/octet-stream";
+    }
     let id = slot.id().to_owned();
     let file_name = format!("{}-{}-{id}.{extension}", plan.server.flavour, plan.method);
     let estimated_bytes = plan.estimated_bytes;
@@ -109,7 +113,7 @@ impl Run {
         self.metrics.running.set(1);
         let id = self.slot.id().to_owned();
         let (method, metrics, begun) = (self.plan.method, self.metrics.clone(), self.begun);
-        tracing::info!(backup = id, %method, tool = self.plan.installed.version, "backup starts");
+        tracing::info!(backup = id, %method, tool = self.plan.installed.version, recipients = self.plan.recipients.len(), "backup starts");
         let BodySender {
             chunks,
             verdict: tell,
@@ -177,6 +181,7 @@ impl Run {
                 Compression::Zstd { level } => Some(level),
                 Compression::None => None,
             },
+            recipients: self.plan.recipients.clone(),
             summary: summary_comes,
             out,
         };

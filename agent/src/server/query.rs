@@ -2,6 +2,8 @@
 //! refused by name, for a caller must not get another backup than the one it asked for.
 
 use super::problem::{Kind, Problem};
+use crate::archive::Recipient;
+use crate::archive::encryption::{MAX_RECIPIENTS, RecipientError, looks_secret};
 use crate::backup::{BackupRequest, Compression, JobAttempt, Method};
 use crate::protocol::{HEADER_ATTEMPT, HEADER_JOB, parameter};
 use http::HeaderMap;
@@ -14,8 +16,13 @@ const MAX_PARALLEL: u16 = 64;
 const MAX_NAME: usize = 64;
 
 fn bad(parameter: &str, detail: impl Into<String>) -> Problem {
-    // What a caller wrote is shown, but cut: it may be anything.
-    let shown: String = parameter.chars().take(64).collect();
+    // What a caller wrote is shown, but cut: it may be anything. A secret is not.
+    let plain = percent_decode_str(parameter).decode_utf8_lossy();
+    let shown: String = if looks_secret(&plain) {
+        "(a secret key)".to_owned()
+    } else {
+        parameter.chars().take(64).collect()
+    };
     Problem::new(Kind::BAD_PARAMETER, detail).parameter(shown)
 }
 
@@ -24,10 +31,10 @@ fn pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
     if query.is_empty() {
         return Ok(Vec::new());
     }
-    let decode = |text: &str| -> Result<String, Problem> {
+    let decode = |text: &str, shown: &str| -> Result<String, Problem> {
         let bad_escape = || {
             bad(
-                text,
+                shown,
                 "the query has a malformed percent escape: write %HH with two hex digits, UTF-8",
             )
         };
@@ -54,7 +61,9 @@ fn pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
                     "every parameter of the query is written name=value, with & between them",
                 )
             })?;
-            Ok((decode(name)?, decode(value)?))
+            let name = decode(name, name)?;
+            let value = decode(value, &name)?;
+            Ok((name, value))
         })
         .collect()
 }
@@ -94,6 +103,7 @@ pub fn parse(query: Option<&str>, headers: &HeaderMap) -> Result<BackupRequest, 
     let mut level = None;
     let mut parallel = None;
     let mut max_rate = None;
+    let mut recipients: Vec<Recipient> = Vec::new();
     let mut databases: Vec<String> = Vec::new();
     for (name, value) in pairs(query.unwrap_or_default())? {
         let name = name.as_str();
@@ -153,13 +163,18 @@ pub fn parse(query: Option<&str>, headers: &HeaderMap) -> Result<BackupRequest, 
                 }
                 databases.push(value);
             }
-            // A caller that asks for encryption must never get a plaintext archive.
             parameter::RECIPIENT => {
-                return Err(bad(
-                    name,
-                    "this agent cannot encrypt: its capabilities in /v1/info do not name recipient; \
-                     leave it out for a plaintext archive, or use an agent that can",
-                ));
+                let recipient: Recipient = value
+                    .parse()
+                    .map_err(|error: RecipientError| bad(name, error.to_string()))?;
+                if recipients.contains(&recipient) {
+                    continue;
+                }
+                if recipients.len() == MAX_RECIPIENTS {
+                    let most = format!("an archive has at most {MAX_RECIPIENTS} recipients");
+                    return Err(bad(name, most));
+                }
+                recipients.push(recipient);
             }
             _ => {
                 return Err(bad(
@@ -196,6 +211,7 @@ pub fn parse(query: Option<&str>, headers: &HeaderMap) -> Result<BackupRequest, 
         compression,
         parallel,
         databases,
+        recipients,
         max_rate,
         job: job(headers)?,
     })

@@ -92,8 +92,8 @@ impl End {
         value.map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The proven archive and the tool's output, of a backup that has to be complete.
-    pub(crate) fn complete(&self) -> (Verified, Vec<u8>) {
+    /// Checks the trailers of a backup that has to be complete.
+    pub(crate) fn succeeded(&self) {
         let error = self.trailers.get(TRAILER_ERROR).expect("always sent");
         assert_eq!(decode_error(error.as_bytes()), "");
         assert!(!self.trailers.contains_key(TRAILER_REASON));
@@ -103,6 +103,11 @@ impl End {
             sum.as_ref()
         );
         assert_eq!(self.trailers.len(), 4);
+    }
+
+    /// The proven archive and the tool's output, of a backup that has to be complete.
+    pub(crate) fn complete(&self) -> (Verified, Vec<u8>) {
+        self.succeeded();
         let mut data = Vec::new();
         let verified = verify(&self.bytes[..], &mut data).unwrap();
         assert_eq!(verified.metadata.backup_id, self.id);

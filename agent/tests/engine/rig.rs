@@ -23,6 +23,7 @@ pub(crate) fn request(method: Method) -> BackupRequest {
         method: Some(method),
         compression: Compression::None,
         parallel: 1,
+        recipients: Vec::new(),
         databases: Vec::new(),
         max_rate: None,
         job: None,
@@ -60,6 +61,7 @@ impl Rig {
             max_lock: PATIENCE,
             stall_timeout: PATIENCE,
             max_rate: None,
+            require_recipients: Vec::new(),
             allow_galera: false,
             tmp: tmp.path().to_owned(),
         };

@@ -1,7 +1,18 @@
 use crate::harness::Harness;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use proptest::prelude::*;
+use std::fmt::Write as _;
 use towline_agent::backup::{BackupRequest, Compression, JobAttempt, Method};
+use towline_agent::protocol::parameter;
 use towline_agent::server::parse_query;
+
+/// Public keys of age, and the secret one of the first.
+const KEYS: [&str; 2] = [
+    "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa",
+    "age12a8fpmnlyhkxzj448hjp7awenghhuc4efwf8npjtj2dlae56mcwqnywcdu",
+];
+const SECRET: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
 
 fn parse(query: &str, headers: &[(&str, &str)]) -> Result<BackupRequest, (String, String)> {
     let mut map = HeaderMap::new();
@@ -25,6 +36,7 @@ fn plain() -> BackupRequest {
         method: None,
         compression: Compression::Zstd { level: 3 },
         parallel: 1,
+        recipients: Vec::new(),
         databases: Vec::new(),
         max_rate: None,
         job: None,
@@ -126,23 +138,71 @@ fn what_is_refused_by_name() {
         ("method=physical&database=a", "database"),
         (&long, "database"),
         ("recipient=age1xyz", "recipient"),
+        ("recipient=ssh-ed25519%20AAAA", "recipient"),
         ("recipient=", "recipient"),
         ("non-innodb=empty", "non-innodb"),
         ("=x", ""),
         ("method", "method"),
         ("method=logical&", ""),
         ("&", ""),
-        ("method=%zz", "%zz"),
-        ("method=%4", "%4"),
-        ("method=%", "%"),
-        ("database=%ff", "%ff"),
+        ("method=%zz", "method"),
+        ("method=%4", "method"),
+        ("method=%", "method"),
+        ("database=%ff", "database"),
+        ("a%zz=b", "a%zz"),
     ] {
         let (named, detail) = parse(query, &[]).expect_err(query);
         assert_eq!(named, parameter, "{query}: {detail}");
         assert!(!detail.is_empty());
     }
     let (_, detail) = parse("recipient=age1xyz", &[]).unwrap_err();
-    assert!(detail.contains("cannot encrypt"), "{detail}");
+    assert!(detail.contains("age-keygen -y"), "{detail}");
+}
+
+#[test]
+fn recipients() {
+    let recipients = |keys: &[&str]| keys.iter().map(|key| key.parse().unwrap()).collect();
+    let [one, other] = KEYS;
+    for (query, keys) in [
+        (format!("recipient={one}"), &[one][..]),
+        (format!("recipient={one}&recipient={other}"), &[one, other]),
+        (
+            format!("recipient={one}&recipient={other}&recipient={one}"),
+            &[one, other],
+        ),
+    ] {
+        let expected = BackupRequest {
+            recipients: recipients(keys),
+            ..plain()
+        };
+        assert_eq!(parse(&query, &[]), Ok(expected), "{query}");
+    }
+}
+
+/// Wherever somebody puts a secret key, it does not come back.
+#[test]
+fn a_secret_key_is_never_shown() {
+    let escaped = SECRET.replace('-', "%2D");
+    for query in [
+        format!("recipient={SECRET}"),
+        format!("recipient={escaped}"),
+        format!("recipient={}", SECRET.to_lowercase()),
+        format!("{SECRET}=recipient"),
+        format!("{escaped}=recipient"),
+        SECRET.to_owned(),
+        escaped.clone(),
+        format!("recipient={SECRET}%zz"),
+        format!("{escaped}%zz=recipient"),
+    ] {
+        let (named, detail) = parse(&query, &[]).expect_err(&query);
+        let told = format!("{named} {detail}").to_uppercase();
+        for part in [&SECRET[14..], &escaped[18..]] {
+            assert!(!told.contains(part), "{query}: {told}");
+        }
+    }
+    let (named, detail) = parse(&format!("recipient={SECRET}"), &[]).unwrap_err();
+    assert_eq!(named, "recipient");
+    assert!(detail.contains("secret key"), "{detail}");
 }
 
 #[test]
@@ -207,9 +267,85 @@ async fn a_bad_parameter_is_a_problem_document_and_starts_nothing() {
     assert_eq!(server.fake.starts(), 0);
 }
 
-proptest::proptest! {
+/// A request as a query that asks for the same.
+fn written(request: &BackupRequest) -> String {
+    let mut query = String::new();
+    let mut pair = |name: &str, value: &str| {
+        let and = if query.is_empty() { "" } else { "&" };
+        let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+        write!(query, "{and}{name}={value}").unwrap();
+    };
+    if let Some(method) = request.method {
+        pair("method", method.as_str());
+    }
+    match request.compression {
+        Compression::Zstd { level } => pair("level", &level.to_string()),
+        Compression::None => pair("compression", "none"),
+    }
+    pair("parallel", &request.parallel.to_string());
+    for recipient in &request.recipients {
+        pair("recipient", &recipient.to_string());
+    }
+    for database in &request.databases {
+        pair("database", database);
+    }
+    if let Some(rate) = request.max_rate {
+        pair("max-rate", &rate.to_string());
+    }
+    query
+}
+
+/// Names and values that are right, nearly right, and anything.
+fn near_miss() -> impl Strategy<Value = String> {
+    let name = prop_oneof![
+        8 => proptest::sample::select(parameter::KNOWN).prop_map(str::to_owned),
+        1 => "[a-zA-Z-]{0,12}",
+        1 => any::<String>(),
+    ];
+    let right: Vec<&str> = vec![
+        "physical", "logical", "zstd", "none", "1", "19", "64", "shop", KEYS[0], KEYS[1],
+    ];
+    let value = prop_oneof![
+        8 => proptest::sample::select(right).prop_map(str::to_owned),
+        1 => "[0-9]{1,20}",
+        1 => any::<String>(),
+    ];
+    let pair = (name, value, any::<bool>()).prop_map(|(name, value, escape)| {
+        if escape {
+            let escaped = |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+            format!("{}={}", escaped(&name), escaped(&value))
+        } else {
+            format!("{name}={value}")
+        }
+    });
+    proptest::collection::vec(pair, 0..5).prop_map(|pairs| pairs.join("&"))
+}
+
+proptest! {
     #[test]
     fn no_query_panics(query in ".{0,200}") {
         let _ = parse_query(Some(&query), &HeaderMap::new());
+    }
+
+    /// What is taken is what was asked for: nothing unknown, and written anew it is the same.
+    #[test]
+    fn what_is_taken_says_what_was_meant(query in near_miss()) {
+        if let Ok(request) = parse_query(Some(&query), &HeaderMap::new()) {
+            let again = written(&request);
+            prop_assert_eq!(parse_query(Some(&again), &HeaderMap::new()).ok(), Some(request));
+            for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+                let name = pair.split('=').next().unwrap().replace('+', " ");
+                let name = percent_encoding::percent_decode_str(&name).decode_utf8().unwrap();
+                prop_assert!(parameter::KNOWN.contains(&&*name), "{}", query);
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_refused(name in "[a-z][a-z-]{0,12}", value in "[a-z0-9]{0,9}") {
+        prop_assume!(!parameter::KNOWN.contains(&name.as_str()));
+        let (named, detail) = parse(&format!("{name}={value}"), &[]).unwrap_err();
+        prop_assert_eq!(named, name);
+        prop_assert!(detail.contains("unknown parameter"));
     }
 }

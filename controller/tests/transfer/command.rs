@@ -14,7 +14,7 @@ use std::{
 use tokio::process::Command;
 use towline_agent::archive::{ArchiveWriter, FORMAT_VERSION, Metadata, Position, Summary};
 
-fn towline(args: &[&str]) -> Command {
+pub(crate) fn towline(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_towline"));
     for name in ["AWS_ENDPOINT_URL", "AWS_REGION", "RUST_LOG"] {
         command.env_remove(name);
@@ -28,7 +28,7 @@ fn towline(args: &[&str]) -> Command {
     command
 }
 
-fn told(output: &Output) -> (i32, String, String) {
+pub(crate) fn told(output: &Output) -> (i32, String, String) {
     let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
     (
         output.status.code().unwrap(),
@@ -38,7 +38,7 @@ fn told(output: &Output) -> (i32, String, String) {
 }
 
 /// A real archive of `data`.
-fn archive(data: &[u8]) -> Vec<u8> {
+pub(crate) fn archive(data: &[u8]) -> Vec<u8> {
     let now: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
     let metadata = Metadata {
         format_version: FORMAT_VERSION,

@@ -7,6 +7,7 @@
 mod agent;
 mod command;
 mod crash;
+mod encrypted;
 mod faults;
 mod gate;
 mod place;

@@ -1,4 +1,4 @@
-//! A MariaDB server of this machine on a restored data directory.
+//! A MariaDB server of this machine, on a restored data directory or a new one.
 
 use crate::{eventually, run, run_ok};
 use std::{
@@ -14,6 +14,21 @@ pub struct LocalServer {
 }
 
 impl LocalServer {
+    /// A new, empty one; root needs no password.
+    pub async fn fresh(folder: &Path) -> Self {
+        let data = folder.join("data");
+        let flag = format!("--datadir={}", data.display());
+        let args = [
+            "--no-defaults",
+            "--user=root",
+            "--skip-test-db",
+            "--auth-root-authentication-method=normal",
+            &flag,
+        ];
+        run_ok("mariadb-install-db", &args, b"").await;
+        Self::start(folder, &data, &[]).await
+    }
+
     /// Does what the archive's documentation says: `mbstream -x`, prepare, start. `folder` holds the
     /// unpacked archive.
     pub async fn from_physical(folder: &Path) -> Self {
@@ -27,18 +42,14 @@ impl LocalServer {
         );
         run_ok("sh", &["-euc", &extract], b"").await;
         run_ok("mariadb-backup", &["--prepare", &target], b"").await;
-        Self::start(folder, &data).await
+        Self::start(folder, &data, &["--skip-grant-tables"]).await
     }
 
-    async fn start(folder: &Path, data: &Path) -> Self {
+    async fn start(folder: &Path, data: &Path, args: &[&str]) -> Self {
         let socket = folder.join("mysqld.sock");
         let child = Command::new("mariadbd")
-            .args([
-                "--no-defaults",
-                "--user=root",
-                "--skip-networking",
-                "--skip-grant-tables",
-            ])
+            .args(["--no-defaults", "--user=root", "--skip-networking"])
+            .args(args)
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", socket.display()))
             .stdout(Stdio::null())
@@ -47,8 +58,19 @@ impl LocalServer {
             .spawn()
             .expect("mariadbd is in Debian's package mariadb-server");
         let server = Self { child, socket };
-        eventually("the restored server answers", || async {
-            let output = run("mariadb", &[&server.socket_flag(), "-e", "SELECT 1"], b"").await;
+        eventually("the server answers", || async {
+            let output = run(
+                "mariadb",
+                &[
+                    "--no-defaults",
+                    "--user=root",
+                    &server.socket_flag(),
+                    "-e",
+                    "SELECT 1",
+                ],
+                b"",
+            )
+            .await;
             if output.code == 0 {
                 Ok(())
             } else {
@@ -59,6 +81,11 @@ impl LocalServer {
         server
     }
 
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     fn socket_flag(&self) -> String {
         format!("--socket={}", self.socket.display())
     }
@@ -67,7 +94,15 @@ impl LocalServer {
     pub async fn query(&self, sql: &str) -> String {
         run_ok(
             "mariadb",
-            &["--no-defaults", &self.socket_flag(), "-N", "-B", "-e", sql],
+            &[
+                "--no-defaults",
+                "--user=root",
+                &self.socket_flag(),
+                "-N",
+                "-B",
+                "-e",
+                sql,
+            ],
             b"",
         )
         .await

@@ -1,6 +1,7 @@
 //! What can be wrong with an archive, and telling its faults from its source's.
 
 use super::FORMAT_VERSION;
+use crate::archive::encryption::EncryptionError;
 use std::io::{self, Read};
 
 /// Why an archive is refused.
@@ -12,6 +13,12 @@ pub enum ArchiveError {
     /// An age file.
     #[error("the archive is encrypted: decrypt it first, with age -d -i KEY")]
     Encrypted,
+    /// An age file for others.
+    #[error("the archive is encrypted, and none of the identities is one of its recipients'")]
+    NotForUs,
+    /// The age file is not as it was written.
+    #[error("the archive is cut or altered: its encrypted stream does not decrypt")]
+    Encryption,
     /// The archive stops before its end.
     #[error("the archive is cut: it stops before its end")]
     Cut,
@@ -101,9 +108,10 @@ pub enum ArchiveError {
 /// A source whose own errors stay recognisable under the decoder, which has `io::Error`s too.
 pub(super) struct Source<R>(pub(super) R);
 
+/// A source's own error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct SourceError(io::Error);
+pub(in crate::archive) struct SourceError(io::Error);
 
 impl<R: Read> Read for Source<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -116,11 +124,14 @@ impl<R: Read> Read for Source<R> {
 }
 
 /// Tells a failing source, a stream that ends early and a stream that does not decode apart.
-pub(super) fn read_error(error: io::Error) -> ArchiveError {
+pub(in crate::archive) fn read_error(error: io::Error) -> ArchiveError {
     let kind = error.kind();
     match error.downcast::<SourceError>() {
         Ok(SourceError(error)) => ArchiveError::Read(error),
         Err(_) if kind == io::ErrorKind::UnexpectedEof => ArchiveError::Cut,
+        Err(error) if error.get_ref().is_some_and(|e| e.is::<EncryptionError>()) => {
+            ArchiveError::Encryption
+        }
         Err(error) => ArchiveError::Compression(error),
     }
 }

@@ -1,0 +1,377 @@
+//! The agent alone, against the pipe that a person would build of the same parts.
+//!
+//! `make bench-agent` runs it with release builds; it needs MariaDB and curl on this machine, no
+//! cluster. It prints figures against targets and asserts nothing about speed.
+//! `TOWLINE_BENCH_MIB` (2048) is the size of the data, `TOWLINE_BENCH_RUNS` (5) the number of pairs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure is how a test speaks"
+)]
+
+use e2e::{database::LocalServer, eventually};
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    process::{Child, Command},
+};
+
+/// Lock buffer of the agent: `--lock-buffer`'s default.
+const LOCK_BUFFER_MIB: f64 = 64.0;
+/// Connections that do nothing.
+const IDLE: usize = 200;
+/// Clock ticks a second in /proc (proc(5): USER_HZ, 100 on every Linux of our targets).
+const TICKS: f64 = 100.0;
+
+#[tokio::main]
+async fn main() {
+    // `cargo test --benches` only wants to know that it builds.
+    if !std::env::args().any(|arg| arg == "--bench") {
+        return;
+    }
+    let number = |name: &str, default: usize| {
+        std::env::var(name).map_or(default, |text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("{name} is no number: {text}"))
+        })
+    };
+    let mib = number("TOWLINE_BENCH_MIB", 2048);
+    let runs = number("TOWLINE_BENCH_RUNS", 5);
+    let dir = tempfile::tempdir().unwrap();
+    let server = LocalServer::fresh(dir.path()).await;
+    fill(&server, mib).await;
+    let agent = Agent::start(dir.path(), server.socket()).await;
+
+    // Files are in the page cache for all the measured ones.
+    let pipe = Pipe::new(dir.path(), server.socket());
+    pipe.run().await;
+    agent.run(&pipe).await;
+    let mut pairs = Vec::new();
+    for run in 0..runs {
+        // Neither always comes first.
+        let (plain, ours) = if run % 2 == 0 {
+            let plain = pipe.run().await;
+            (plain, agent.run(&pipe).await)
+        } else {
+            let ours = agent.run(&pipe).await;
+            (pipe.run().await, ours)
+        };
+        eprintln!("pair {}: pipe {plain}; agent {ours}", run + 1);
+        pairs.push((plain, ours));
+    }
+    let peak = agent.memory("VmHWM");
+    agent.stop().await;
+    // A new one, whose free memory hides nothing.
+    let agent = Agent::start(dir.path(), server.socket()).await;
+    let idle = agent.idle_connections().await;
+    agent.stop().await;
+
+    let of = |what: fn(&(Cost, Cost)) -> f64| median(pairs.iter().map(what).collect());
+    let speed = of(|(plain, ours)| plain.wall / ours.wall);
+    let cpu = of(|(plain, ours)| ours.cpu / plain.cpu);
+    println!("{}\n", machine().await);
+    println!("{mib} MiB of rows, {runs} pairs, medians\n");
+    println!("| | wall, s | CPU, s |\n|---|---|---|");
+    println!(
+        "| pipe: tool, zstd, sha256sum | {:.2} | {:.2} |",
+        of(|pair| pair.0.wall),
+        of(|pair| pair.0.cpu)
+    );
+    println!(
+        "| agent: agent, tool, curl | {:.2} | {:.2} |\n",
+        of(|pair| pair.1.wall),
+        of(|pair| pair.1.cpu)
+    );
+    println!("| figure | measured | target | |\n|---|---|---|---|");
+    row(
+        "throughput, agent to pipe",
+        format!("{speed:.2}x"),
+        "at least 0.95x",
+        speed >= 0.95,
+    );
+    row(
+        "CPU, agent to pipe",
+        format!("{cpu:.2}x"),
+        "at most 1.1x",
+        cpu <= 1.1,
+    );
+    let most = 128.0 + LOCK_BUFFER_MIB;
+    row(
+        "agent, peak resident",
+        format!("{peak:.0} MiB"),
+        "under 128 MiB plus the lock buffer of 64 MiB",
+        peak < most,
+    );
+    row(
+        format!("{IDLE} idle connections"),
+        format!("{idle:.1} MiB"),
+        "under 20 MiB",
+        idle < 20.0,
+    );
+    server.stop().await;
+}
+
+fn row(figure: impl Display, measured: String, target: &str, met: bool) {
+    let met = if met { "met" } else { "missed" };
+    println!("| {figure} | {measured} | {target} | {met} |");
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        f64::midpoint(values[middle - 1], values[middle])
+    }
+}
+
+/// Rows as applications have them: numbers, words that repeat, hex digits, and a quarter of bytes
+/// that do not compress.
+async fn fill(server: &LocalServer, mib: usize) {
+    server
+        .query(
+            "CREATE DATABASE bulk;
+             CREATE TABLE bulk.t (id BIGINT PRIMARY KEY, customer INT, made DATETIME, state VARCHAR(10),
+                 title VARCHAR(200), token CHAR(64), note TEXT, photo BLOB)",
+        )
+        .await;
+    // A row takes 1 KiB and some; batches are of 64 MiB.
+    let rows = 64 << 10;
+    for batch in 0..mib.div_ceil(64) {
+        let from = batch * rows;
+        server
+            .query(&format!(
+                "USE bulk; INSERT INTO t SELECT seq, seq * 7919 % 100003, '2026-01-01' + INTERVAL seq SECOND,
+                     ELT(1 + seq % 4, 'new', 'paid', 'sent', 'returned'),
+                     CONCAT('Order ', seq, ' of customer ', seq * 7919 % 100003, ', thank you'),
+                     SHA2(seq, 256),
+                     CONCAT(REPEAT(CONCAT('line ', seq % 977, ': delivered to the door; '), 8), HEX(RANDOM_BYTES(120))),
+                     RANDOM_BYTES(256)
+                 FROM seq_{}_to_{}",
+                from + 1,
+                from + rows,
+            ))
+            .await;
+    }
+}
+
+/// What one backup took.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    /// Seconds from start to end.
+    wall: f64,
+    /// Seconds of user and system time of every process but the server.
+    cpu: f64,
+}
+
+impl Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.2} s wall, {:.2} s CPU", self.wall, self.cpu)
+    }
+}
+
+/// The plain pipe.
+struct Pipe {
+    script: String,
+    dir: PathBuf,
+}
+
+impl Pipe {
+    fn new(dir: &Path, socket: &Path) -> Self {
+        let script = format!(
+            "mariadb-backup --no-defaults --user=root --socket='{}' --backup --stream=xbstream --parallel=1 \
+                 --target-dir='{}' 2>tool.log | zstd -q -T2 -3 -c | sha256sum >/dev/null",
+            socket.display(),
+            dir.join("pipe-target").display(),
+        );
+        Self {
+            script,
+            dir: dir.to_owned(),
+        }
+    }
+
+    async fn run(&self) -> Cost {
+        self.measure(&self.script).await
+    }
+
+    /// What a script takes, with all that it starts: bash counts its children.
+    async fn measure(&self, script: &str) -> Cost {
+        let script = format!("set -o pipefail; TIMEFORMAT='%3R %3U %3S'; time {{ {script}; }}");
+        let output = Command::new("bash")
+            .args(["-c", &script])
+            .current_dir(&self.dir)
+            .output()
+            .await
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {stderr}");
+        let times: Vec<f64> = stderr
+            .lines()
+            .next_back()
+            .unwrap_or_default()
+            .split(' ')
+            .map(|text| text.parse().unwrap_or_else(|_| panic!("{stderr}")))
+            .collect();
+        let [wall, user, system] = times[..] else {
+            panic!("{stderr}")
+        };
+        Cost {
+            wall,
+            cpu: user + system,
+        }
+    }
+}
+
+/// The release build of the agent, with its defaults.
+struct Agent {
+    child: Child,
+    address: String,
+}
+
+impl Agent {
+    async fn start(dir: &Path, socket: &Path) -> Self {
+        // Beside deps/, where this program is.
+        let program = std::env::current_exe().unwrap();
+        let program = program.parent().unwrap().parent().unwrap();
+        let program = program.join("towline-agent");
+        assert!(
+            program.is_file(),
+            "{} is not there: cargo build --release --workspace --bins",
+            program.display()
+        );
+        let ports = [0; 2].map(|_| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port()
+        });
+        let address = format!("127.0.0.1:{}", ports[0]);
+        let child = Command::new(program)
+            .args(["--no-auth", "--db-user", "root", "--listen", &address])
+            .arg(format!("--admin-listen=127.0.0.1:{}", ports[1]))
+            .arg("--db-socket")
+            .arg(socket)
+            .stderr(std::fs::File::create(dir.join("agent.log")).unwrap())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let agent = Self { child, address };
+        eventually("the agent listens", || async {
+            let connected = TcpStream::connect(&agent.address).await;
+            connected.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        agent
+    }
+
+    /// A backup that curl throws away. The agent counts its tool once that is reaped, which is
+    /// before the body ends.
+    async fn run(&self, pipe: &Pipe) -> Cost {
+        let before = self.cpu();
+        let curl = format!(
+            "curl -sSf -H 'TE: trailers' -D head 'http://{}/v1/backup?method=physical' >/dev/null",
+            self.address
+        );
+        let cost = pipe.measure(&curl).await;
+        // curl writes trailers where it writes headers.
+        let head = std::fs::read_to_string(pipe.dir.join("head")).unwrap();
+        let verdict = head
+            .lines()
+            .find(|line| line.to_lowercase().starts_with("x-streaming-error:"));
+        let verdict = verdict.unwrap_or_else(|| panic!("no verdict: {head}"));
+        assert_eq!(verdict.split_once(':').unwrap().1.trim(), "", "{head}");
+        Cost {
+            wall: cost.wall,
+            cpu: cost.cpu + self.cpu() - before,
+        }
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let pid = self.child.id().expect("the agent runs");
+        std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap()
+    }
+
+    /// Seconds of user and system time, of its reaped children too.
+    fn cpu(&self) -> f64 {
+        let stat = self.proc("stat");
+        // The name, in brackets, may hold anything. Then state is field 3, utime 14, cstime 17.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let ticks: f64 = fields[11..15]
+            .iter()
+            .map(|field| field.parse::<f64>().unwrap())
+            .sum();
+        ticks / TICKS
+    }
+
+    /// A figure of /proc/PID/status, in MiB.
+    fn memory(&self, name: &str) -> f64 {
+        let status = self.proc("status");
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        let kib = line.split_whitespace().nth(1).unwrap();
+        kib.parse::<f64>().unwrap() / 1024.0
+    }
+
+    /// What connections cost, MiB, that have each had one answer and stay open.
+    async fn idle_connections(&self) -> f64 {
+        let mut open = Vec::new();
+        let mut before = 0.0;
+        // The first one pays for what all share.
+        for number in 0..=IDLE {
+            let mut connection = TcpStream::connect(&self.address).await.unwrap();
+            let request = "GET /v1/nothing HTTP/1.1\r\nhost: agent\r\n\r\n";
+            connection.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = [0; 4096];
+            let read = connection.read(&mut answer).await.unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 404"));
+            open.push(connection);
+            if number == 0 {
+                before = self.memory("VmRSS");
+            }
+        }
+        let cost = self.memory("VmRSS") - before;
+        drop(open);
+        cost.max(0.0)
+    }
+
+    async fn stop(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+/// Processor, SHA instructions, tools, date.
+async fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = info.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.split_once(':'));
+        value
+            .map_or("unknown", |(_, value)| value.trim())
+            .to_owned()
+    };
+    let has = |flag: &str| field("flags").split(' ').any(|have| have == flag);
+    let sha = if has("sha_ni") { "with" } else { "without" };
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default().to_owned();
+    let mut tools = Vec::new();
+    for program in ["mariadb-backup", "zstd", "curl"] {
+        let output = e2e::run(program, &["--version"], b"").await;
+        let text = format!("{}{}", output.stdout, output.stderr);
+        tools.push(text.lines().next().unwrap_or_default().trim().to_owned());
+    }
+    let date = e2e::run_ok("date", &["-u", "+%F"], b"").await;
+    format!(
+        "{}; {cores} cores of {}, {sha} SHA instructions; load {load}\n{}",
+        date.trim(),
+        field("model name"),
+        tools.join("\n"),
+    )
+}
