@@ -4,10 +4,13 @@ mod answer;
 mod connect;
 mod info;
 mod request;
+mod resolve;
 mod timed_io;
+mod tls;
 
-pub use connect::is_local;
 pub use info::{Info, Server};
+pub use resolve::is_local;
+pub use tls::{Tls, TlsError};
 
 use crate::{
     reason::{FailureReason, Retry},
@@ -21,10 +24,12 @@ use towline_agent::archive::Position;
 /// An agent and how to be let in.
 #[derive(Clone)]
 pub struct Endpoint {
-    /// `http://host:port`, without a path.
+    /// `https://host:port` with TLS, else `http://host:port`; without a path.
     pub base: url::Url,
     /// Bearer token.
     pub token: Option<String>,
+    /// Whom to trust and who we are; `None`: plain text.
+    pub tls: Option<Tls>,
     /// Whether loopback and link-local addresses are accepted, after resolution: only for the command line.
     pub allow_local_addresses: bool,
 }
@@ -119,7 +124,7 @@ pub async fn backup(
     let token = agent.token.as_deref();
     let mut connection = Connection::open(agent).await?;
     let request = request::get(agent, towline_agent::protocol::PATH_INFO, None)?;
-    let answer = connection.send(request, INFO_TIMEOUT).await?;
+    let answer = connection.send(agent, request, INFO_TIMEOUT).await?;
     let info = info::read(answer, token).await?;
     let query = request::query(parameters, &info)?;
 
@@ -129,7 +134,7 @@ pub async fn backup(
         &format!("{}{query}", towline_agent::protocol::PATH_BACKUP),
         Some(claim),
     )?;
-    let answer = connection.send(request, head_timeout).await?;
+    let answer = connection.send(agent, request, head_timeout).await?;
     if answer.status() != http::StatusCode::OK {
         return Err(answer::refusal(answer, token).await);
     }
@@ -159,7 +164,7 @@ pub async fn position(agent: &Endpoint, backup_id: &str) -> Option<Position> {
     let ask = async {
         let mut connection = Connection::open(agent).await?;
         let request = request::get(agent, towline_agent::protocol::PATH_INFO, None)?;
-        let answer = connection.send(request, POSITION_TIMEOUT).await?;
+        let answer = connection.send(agent, request, POSITION_TIMEOUT).await?;
         info::read(answer, agent.token.as_deref()).await
     };
     match ask.await {

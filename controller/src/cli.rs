@@ -2,7 +2,9 @@
 
 mod backup;
 mod ls;
+mod pki;
 mod store;
+mod tls;
 mod verify;
 
 use crate::storage::StoreError;
@@ -13,6 +15,13 @@ const EXAMPLES: &str = "\
 Examples:
   Back a server up to a folder:
     towline backup --agent http://127.0.0.1:8474 --token-file token --store file:///srv/backups
+
+  Over TLS, encrypted, so that only who has the secret key can open it:
+    towline backup --agent https://db.example.com:8474 --ca-file ca.crt --token-file token \\
+        --recipient age1... --store file:///srv/backups
+
+  Make certificates for the agents of a namespace, and for the controller:
+    towline pki --dir pki --namespace shop --agent-name agent.shop --client-name towline-controller | kubectl apply -f -
 
   To an S3 bucket, two schemas as SQL:
     export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...
@@ -44,6 +53,8 @@ enum Command {
     Ls(ls::LsArgs),
     /// Read a backup back and check every sum
     Verify(verify::VerifyArgs),
+    /// Make certificates for agents and controller, as Secrets; run again, it renews them
+    Pki(pki::PkiArgs),
 }
 
 impl Cli {
@@ -54,6 +65,7 @@ impl Cli {
             Command::Backup(args) => args.run().await,
             Command::Ls(args) => args.run().await,
             Command::Verify(args) => args.run().await,
+            Command::Pki(args) => args.run(),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@ pub mod error;
 pub mod job;
 pub mod metrics;
 pub mod peer_text;
+pub mod pki;
 pub mod reason;
 pub mod report;
 pub mod run;

@@ -47,6 +47,30 @@ async fn the_api_server_refuses_what_is_written_wrong() {
             vec!["source", "exactly one"],
         ),
         (
+            job(json!({"source": {"tls": {}}})),
+            vec!["source.tls", "serverName"],
+        ),
+        (
+            job(json!({"source": {"podSelector": null, "url": "https://db:8474"}})),
+            vec!["source.url", "https:// url together with tls"],
+        ),
+        (
+            job(json!({"source": {"podSelector": null, "url": "http://db:8474", "tls": {}}})),
+            vec!["source.url", "https:// url together with tls"],
+        ),
+        (
+            job(json!({"source": {"tls": {"serverName": "https://db"}}})),
+            vec!["serverName", "DNS name"],
+        ),
+        (
+            job(json!({"encryption": {"recipients": []}})),
+            vec!["recipients", "at least 1"],
+        ),
+        (
+            job(json!({"encryption": {"recipients": ["AGE-SECRET-KEY-1QQ"]}})),
+            vec!["recipients", "age1"],
+        ),
+        (
             job(json!({"method": "snapshot"})),
             vec!["method", "physical", "logical"],
         ),
@@ -77,6 +101,10 @@ async fn the_api_server_refuses_what_is_written_wrong() {
         ),
         (store(json!({"s3": s3, "prefix": "other"})), "prefix"),
         (job(json!({"method": "logical"})), "immutable"),
+        (
+            job(json!({"encryption": {"recipients": [format!("age1{}", "q".repeat(58))]}})),
+            "immutable",
+        ),
     ] {
         let output = ns.kubectl(&["apply", "-f", "-"], &object.to_string()).await;
         assert_ne!(output.code, 0, "accepted: {object}");

@@ -109,12 +109,12 @@ fn judge(status: StatusCode, retry_after: Option<Duration>, said: &str) -> Agent
         401 => (
             AgentRefused,
             Retry::Counted,
-            "the agent does not know the token: compare what source.auth.tokenSecretRef names (or --token-file) with the agent's own --token-file",
+            "compare what source.auth.tokenSecretRef names (or --token-file) with the agent's own --token-file; with mutual TLS see whether our client certificate is still valid",
         ),
         403 => (
             AgentRefused,
             Retry::Counted,
-            "the token lacks the scope `backup`: add it in the agent's --token-file",
+            "the token needs the scope `backup` in the agent's --token-file; with mutual TLS the client certificate needs a name among its --allowed-client",
         ),
         404 => (
             AgentRefused,

@@ -128,6 +128,7 @@ mod tests {
         let agent = Endpoint {
             base: "http://[fd00::1]:8474".parse().unwrap(),
             token: Some("t".into()),
+            tls: None,
             allow_local_addresses: false,
         };
         let request = get(

@@ -7,10 +7,7 @@ use std::{
     task::{Context, Poll},
     time::Instant,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// When the last write was taken.
 #[derive(Clone, Debug, Default)]
@@ -28,13 +25,13 @@ impl WriteClock {
 
 /// A connection that keeps a [`WriteClock`].
 #[derive(Debug)]
-pub(super) struct TimedIo {
-    inner: TcpStream,
+pub(super) struct TimedIo<I> {
+    inner: I,
     clock: WriteClock,
 }
 
-impl TimedIo {
-    pub(super) fn new(inner: TcpStream) -> (Self, WriteClock) {
+impl<I> TimedIo<I> {
+    pub(super) fn new(inner: I) -> (Self, WriteClock) {
         let clock = WriteClock::default();
         (
             Self {
@@ -53,7 +50,7 @@ impl TimedIo {
     }
 }
 
-impl AsyncRead for TimedIo {
+impl<I: AsyncRead + Unpin> AsyncRead for TimedIo<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -63,7 +60,7 @@ impl AsyncRead for TimedIo {
     }
 }
 
-impl AsyncWrite for TimedIo {
+impl<I: AsyncWrite + Unpin> AsyncWrite for TimedIo<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

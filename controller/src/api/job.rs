@@ -1,17 +1,15 @@
 //! `BackupJob`: one backup, made once.
 
+mod source;
 mod status;
 
+pub use source::*;
 pub use status::*;
 
-use super::{LocalReference, SecretKeyReference};
+use super::LocalReference;
 use kube::{CustomResource, KubeSchema, core::Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-
-/// Port of an agent unless the spec has another.
-pub const DEFAULT_AGENT_PORT: u16 = 8474;
 
 /// One backup, made once.
 // Immutability stands here, on the root: the spec is also a schedule's template, which may change.
@@ -31,6 +29,7 @@ pub const DEFAULT_AGENT_PORT: u16 = 8474;
     validation = crate::api::job::immutable_optional("method"),
     validation = crate::api::job::immutable_optional("databases"),
     validation = crate::api::job::immutable_optional("compression"),
+    validation = crate::api::job::immutable_optional("encryption"),
     validation = crate::api::job::immutable_optional("parallel"),
     validation = crate::api::job::immutable_optional("maxBytesPerSecond"),
     validation = crate::api::job::immutable("activeDeadlineSeconds"),
@@ -66,6 +65,10 @@ pub struct BackupJobSpec {
     /// How the archive is compressed. Absent: zstd, level 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
+    /// To whom the archive is encrypted, by the agent. Absent: to the agent's own recipients, where it
+    /// has some, else not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
     /// Threads of the backup tool. Absent: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
@@ -123,83 +126,6 @@ fn immutable_optional(field: &str) -> Rule {
     .field_path(format!(".spec.{field}"))
 }
 
-/// Whose data: pods of this namespace that run an agent, or an agent's URL.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.podSelector) != has(self.url)").message("set exactly one of podSelector and url"),
-    validation = Rule::new("!has(self.url) || !has(self.port)").message("port belongs to podSelector: write it into url").field_path(".port")
-)]
-pub struct Source {
-    /// Pods with an agent, in the job's own namespace. One that is ready is taken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod_selector: Option<PodSelector>,
-    /// Port of the agent in those pods. Absent: 8474.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65_535))]
-    pub port: Option<u16>,
-    /// An agent elsewhere. Its host must be in the controller's `--allowed-source-hosts`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^http://[^/@?#[:space:]]+/?$')").message("write http://host or http://host:port, without user, path or query"))]
-    pub url: Option<String>,
-    /// How the agent knows us.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auth: Option<SourceAuth>,
-}
-
-/// How the agent knows us.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SourceAuth {
-    /// Bearer token that the agent's token file lists with the scope `backup`.
-    pub token_secret_ref: SecretKeyReference,
-}
-
-/// A label selector, bounded.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("(has(self.matchLabels) && size(self.matchLabels) > 0) || (has(self.matchExpressions) && size(self.matchExpressions) > 0)").message("an empty selector would match every pod: write matchLabels or matchExpressions"))]
-pub struct PodSelector {
-    /// Labels that a pod must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 63}))]
-    pub match_labels: BTreeMap<String, String>,
-    /// Further requirements.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub match_expressions: Vec<SelectorRequirement>,
-}
-
-/// One requirement of a selector.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("(self.operator == 'In' || self.operator == 'NotIn') == (has(self.values) && size(self.values) > 0)").message("In and NotIn need values, Exists and DoesNotExist take none"))]
-pub struct SelectorRequirement {
-    /// Label.
-    #[schemars(length(min = 1, max = 317))]
-    pub key: String,
-    /// How the label is compared.
-    pub operator: SelectorOperator,
-    /// With In and NotIn.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(max = 63)))]
-    pub values: Vec<String>,
-}
-
-/// How a label is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum SelectorOperator {
-    /// Its value is one of these.
-    In,
-    /// It has none of these values.
-    NotIn,
-    /// It is there.
-    Exists,
-    /// It is not there.
-    DoesNotExist,
-}
-
 /// What kind of backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -255,4 +181,14 @@ impl CompressionType {
             Self::None => "none",
         }
     }
+}
+
+/// To whom the archive is encrypted, with [age](https://age-encryption.org).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.recipients.all(r, r.matches('^age1[02-9ac-hj-np-z]{58}$'))").message("recipients are public keys (age1..., which age-keygen prints); a secret key (AGE-SECRET-KEY-...) does not belong here").field_path(".recipients"))]
+pub struct Encryption {
+    /// Public keys, `age1…`. Whoever has the secret key of any of them can open the archive.
+    #[schemars(length(min = 1, max = 20), inner(length(max = 62)))]
+    pub recipients: Vec<String>,
 }

@@ -3,6 +3,7 @@
 use super::{
     CliError, Exit, human,
     store::{StoreArgs, dns_name},
+    tls::TlsArgs,
 };
 use crate::{
     agent_client::Endpoint,
@@ -33,13 +34,16 @@ On Ctrl-C the upload is aborted and nothing is left in the store.
 The last line on standard output is for scripts:
   KEY bytes=N sha256=HEX duration=SECONDSs")]
 pub(super) struct BackupArgs {
-    /// The agent, http://HOST:PORT
+    /// The agent, https://HOST:PORT, or http://HOST:PORT in plain text
     #[arg(long, value_name = "URL", help_heading = "Agent")]
     agent: Option<url::Url>,
 
     /// File whose first word is the agent's token; else the variable TOWLINE_TOKEN is taken
     #[arg(long, value_name = "FILE", help_heading = "Agent")]
     token_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// Give up when nothing comes for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Agent")]
@@ -61,6 +65,11 @@ pub(super) struct BackupArgs {
     #[arg(long, value_name = "1-19", value_parser = clap::value_parser!(u8).range(1..=19), help_heading = "Backup")]
     level: Option<u8>,
 
+    /// Public key (age1...) to which the agent encrypts the archive, repeatable: whoever has the secret
+    /// key of any of them can open it [default: the agent's, if it has some]
+    #[arg(long, value_name = "KEY", help_heading = "Backup")]
+    recipient: Vec<String>,
+
     /// Threads of the backup tool [default: the agent's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Backup")]
     parallel: Option<u16>,
@@ -81,9 +90,11 @@ impl BackupArgs {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let Some(base) = self.agent.clone() else {
             return Err(CliError::usage(
-                "give --agent http://HOST:PORT: working through the cluster, without --agent, comes in a later version",
+                "give --agent https://HOST:PORT: working through the cluster, without --agent, comes in a later version",
             ));
         };
+        check_recipients(&self.recipient)?;
+        let tls = self.tls.open(&base)?;
         let store = Arc::new(self.store.open(false)?);
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -107,6 +118,7 @@ impl BackupArgs {
             agent: Endpoint {
                 base,
                 token: self.token()?,
+                tls,
                 allow_local_addresses: true,
             },
             parameters: BackupParameters {
@@ -115,7 +127,7 @@ impl BackupArgs {
                 level: self.level,
                 parallel: self.parallel,
                 databases: self.database,
-                recipients: Vec::new(),
+                recipients: self.recipient,
                 max_rate: self.max_rate,
             },
             store: Arc::clone(&store),
@@ -173,6 +185,23 @@ impl BackupArgs {
             ))),
         }
     }
+}
+
+/// A mistake is told before anything is asked of anybody, and without the text: it may be a secret.
+fn check_recipients(recipients: &[String]) -> Result<(), CliError> {
+    for text in recipients {
+        if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
+            return Err(CliError::usage(
+                "--recipient: this is a secret key, which only who restores needs: give its public key (age-keygen -y FILE shows it)",
+            ));
+        }
+        if text.parse::<age::x25519::Recipient>().is_err() {
+            return Err(CliError::usage(
+                "--recipient: give an age public key (age1..., 62 characters, which age-keygen prints)",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Leaves nothing behind. A complete whose answer was lost may have been a backup after all.

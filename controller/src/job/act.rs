@@ -317,7 +317,11 @@ fn parameters(spec: &BackupJobSpec) -> BackupParameters {
             .and_then(|c| c.level),
         parallel: spec.parallel,
         databases: spec.databases.clone().unwrap_or_default(),
-        recipients: Vec::new(),
+        recipients: spec
+            .encryption
+            .as_ref()
+            .map(|e| e.recipients.clone())
+            .unwrap_or_default(),
         max_rate: spec.max_bytes_per_second,
     }
 }

@@ -1,10 +1,12 @@
 //! Which agent an attempt asks, and how it lets us in.
 
+mod secrets;
+
 use crate::{
     agent_client::Endpoint,
     api::{
         BackupJob,
-        job::{DEFAULT_AGENT_PORT, PodSelector, SelectorOperator, Source},
+        job::{DEFAULT_AGENT_PORT, PodSelector, SelectorOperator},
     },
     config::AllowedHosts,
     context::Context,
@@ -12,7 +14,7 @@ use crate::{
     reason::{FailureReason, Retry},
     transfer::Failure,
 };
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,
     api::ListParams,
@@ -76,12 +78,18 @@ pub async fn choose(
                 .map_err(|e| NotChosen::of(e, FailureReason::NoAgent, "pods"))?;
             let (name, address) = pick(&pods.items, &selector.to_string(), namespace)?;
             let port = source.port.unwrap_or(DEFAULT_AGENT_PORT);
-            (
-                format!("http://{}", std::net::SocketAddr::new(address, port)),
-                Some(name),
-            )
+            let scheme = if source.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            };
+            let address = std::net::SocketAddr::new(address, port);
+            (format!("{scheme}://{address}"), Some(name))
         }
-        (None, Some(url)) => (check_url(url, &context.config.allowed_source_hosts)?, None),
+        (None, Some(url)) => {
+            let allowed = &context.config.allowed_source_hosts;
+            (check_url(url, source.tls.is_some(), allowed)?, None)
+        }
         _ => {
             return Err(failure(
                 FailureReason::InvalidSpec,
@@ -98,11 +106,12 @@ pub async fn choose(
             format!("{base:?} is not a URL: {e}"),
         )
     })?;
-    let token = token(context, namespace, source).await?;
+    let secrets = secrets::Secrets::new(&context.client, namespace);
     Ok(Agent {
         endpoint: Endpoint {
             base,
-            token,
+            token: secrets.token(source.auth.as_ref()).await?,
+            tls: secrets.tls(source.tls.as_ref()).await?,
             allow_local_addresses: false,
         },
         pod,
@@ -178,19 +187,21 @@ fn to_selector(selector: &PodSelector) -> Selector {
     labels.chain(expressions).collect()
 }
 
-fn check_url(url: &str, allowed: &AllowedHosts) -> Result<String, Failure> {
+fn check_url(url: &str, tls: bool, allowed: &AllowedHosts) -> Result<String, Failure> {
     let invalid = |message: String| failure(FailureReason::InvalidSpec, Retry::Never, message);
     let parsed = url::Url::parse(url)
         .map_err(|e| invalid(format!("spec.source.url {url:?} is not a URL: {e}")))?;
-    if parsed.scheme() != "http"
+    let scheme = if tls { "https" } else { "http" };
+    if parsed.scheme() != scheme
         || parsed.path() != "/"
         || parsed.query().is_some()
         || !parsed.username().is_empty()
         || parsed.password().is_some()
     {
-        return Err(invalid(
-            "spec.source.url must be http://host or http://host:port".into(),
-        ));
+        let tls = if tls { "with" } else { "without" };
+        return Err(invalid(format!(
+            "spec.source.url must be {scheme}://host or {scheme}://host:port, {tls} spec.source.tls"
+        )));
     }
     let host = parsed.host_str().unwrap_or_default();
     if !allowed.allow(host) {
@@ -199,47 +210,6 @@ fn check_url(url: &str, allowed: &AllowedHosts) -> Result<String, Failure> {
         )));
     }
     Ok(url.to_owned())
-}
-
-async fn token(
-    context: &Context,
-    namespace: &str,
-    source: &Source,
-) -> Result<Option<String>, NotChosen> {
-    let Some(auth) = &source.auth else {
-        return Ok(None);
-    };
-    let (name, key) = (&auth.token_secret_ref.name, &auth.token_secret_ref.key);
-    // Counted, not final: the Secret may come after the job.
-    let missing = |message: String| failure(FailureReason::InvalidSpec, Retry::Counted, message);
-    let secret = Api::<Secret>::namespaced(context.client.clone(), namespace)
-        .get_opt(name)
-        .await
-        .map_err(|e| NotChosen::of(e, FailureReason::InvalidSpec, &format!("Secret {name}")))?
-        .ok_or_else(|| {
-            missing(format!(
-                "Secret {name} does not exist in namespace {namespace}: create it with the agent's token under the key {key}"
-            ))
-        })?;
-    Ok(Some(read_token(&secret, namespace, key).map_err(missing)?))
-}
-
-fn read_token(secret: &Secret, namespace: &str, key: &str) -> Result<String, String> {
-    let name = secret.name_any();
-    let Some(value) = secret.data.as_ref().and_then(|data| data.get(key)) else {
-        return Err(format!(
-            "Secret {name} in namespace {namespace} has no key {key}: add the agent's token under it"
-        ));
-    };
-    let text = std::str::from_utf8(&value.0)
-        .map(str::trim)
-        .unwrap_or_default();
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(format!(
-            "key {key} of Secret {name} in namespace {namespace} must hold the agent's token alone, without blanks"
-        ));
-    }
-    Ok(text.to_owned())
 }
 
 fn failure(reason: FailureReason, retry: Retry, message: String) -> Failure {
@@ -313,15 +283,22 @@ mod tests {
     #[test]
     fn a_url_needs_its_host_allowed() {
         let allowed = AllowedHosts::parse(vec!["db.example.org".into()]).unwrap();
-        assert!(check_url("http://db.example.org:8474", &allowed).is_ok());
-        for (url, part) in [
-            ("http://other.example.org", "--allowed-source-hosts"),
-            ("http://db.example.org@evil.example", "must be http://"),
-            ("http://db.example.org/v1", "must be http://"),
-            ("https://db.example.org", "must be http://"),
-            ("db", "not a URL"),
+        assert!(check_url("http://db.example.org:8474", false, &allowed).is_ok());
+        assert!(check_url("https://db.example.org:8474", true, &allowed).is_ok());
+        for (url, tls, part) in [
+            ("http://other.example.org", false, "--allowed-source-hosts"),
+            ("https://other.example.org", true, "--allowed-source-hosts"),
+            (
+                "http://db.example.org@evil.example",
+                false,
+                "must be http://",
+            ),
+            ("http://db.example.org/v1", false, "must be http://"),
+            ("https://db.example.org", false, "without spec.source.tls"),
+            ("http://db.example.org", true, "must be https://"),
+            ("db", false, "not a URL"),
         ] {
-            let failure = check_url(url, &allowed).unwrap_err();
+            let failure = check_url(url, tls, &allowed).unwrap_err();
             assert_eq!(
                 (failure.reason, failure.retry),
                 (FailureReason::InvalidSpec, Retry::Never),
@@ -341,22 +318,6 @@ mod tests {
         assert_eq!(
             to_selector(&selector).to_string(),
             "app=db,role notin (proxy),!old"
-        );
-    }
-
-    #[test]
-    fn a_token_is_read_or_its_key_is_named() {
-        let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "agent"}, "data": {"token": "c2VjcmV0Cg==", "bad": "YSBi"}})).unwrap();
-        assert_eq!(read_token(&secret, "shop", "token").unwrap(), "secret");
-        assert!(
-            read_token(&secret, "shop", "other")
-                .unwrap_err()
-                .contains("Secret agent in namespace shop has no key other")
-        );
-        assert!(
-            read_token(&secret, "shop", "bad")
-                .unwrap_err()
-                .contains("without blanks")
         );
     }
 }

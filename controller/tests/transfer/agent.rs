@@ -3,11 +3,12 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use std::sync::{Arc, Mutex};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
     sync::{Notify, watch},
     task::{JoinHandle, JoinSet},
 };
+use tokio_rustls::TlsAcceptor;
 use towline_agent::protocol::encode_digest;
 
 pub(crate) const TOKEN: &str = "s3cret-token";
@@ -82,12 +83,23 @@ impl Agent {
     }
 
     pub(crate) async fn with_info(info: &str, steps: Vec<Step>) -> Self {
+        Self::listen(info, steps, None).await
+    }
+
+    /// Over TLS.
+    pub(crate) async fn with_tls(config: rustls::ServerConfig, steps: Vec<Step>) -> Self {
+        let info = r#"{"capabilities":["method"]}"#;
+        Self::listen(info, steps, Some(Arc::new(config).into())).await
+    }
+
+    async fn listen(info: &str, steps: Vec<Step>, tls: Option<TlsAcceptor>) -> Self {
         let info = format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{info}",
             info.len()
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap())
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap())
             .parse()
             .unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -99,14 +111,20 @@ impl Agent {
             let mut connections = JoinSet::new();
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                connections.spawn(serve(
-                    socket,
-                    info.clone(),
-                    steps.clone(),
-                    Arc::clone(&seen),
-                    Arc::clone(&released),
-                    hold.clone(),
-                ));
+                let (info, steps) = (info.clone(), steps.clone());
+                let (seen, released) = (Arc::clone(&seen), Arc::clone(&released));
+                let (tls, hold) = (tls.clone(), hold.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => serve(socket, info, steps, seen, released, hold).await,
+                        Some(tls) => {
+                            // A caller who is not let in learns it from the alert.
+                            if let Ok(socket) = tls.accept(socket).await {
+                                serve(socket, info, steps, seen, released, hold).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self {
@@ -134,7 +152,7 @@ impl Agent {
 }
 
 async fn serve(
-    mut socket: TcpStream,
+    mut socket: impl AsyncRead + AsyncWrite + Unpin,
     info: String,
     steps: Vec<Step>,
     seen: Arc<Mutex<Vec<String>>>,
@@ -186,7 +204,7 @@ async fn serve(
     }
 }
 
-async fn read_head(socket: &mut TcpStream) -> Option<String> {
+async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {

@@ -255,17 +255,6 @@ async fn exit_codes() {
             ],
         ),
         (2, "unexpected", vec!["ls", "--nope"]),
-        (
-            2,
-            "TLS",
-            vec![
-                "backup",
-                "--agent",
-                "https://127.0.0.1:1",
-                "--store",
-                &store,
-            ],
-        ),
         (2, "--latest", vec!["verify", "--store", &store]),
         (
             1,

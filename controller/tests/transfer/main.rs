@@ -10,10 +10,12 @@ mod crash;
 mod encrypted;
 mod faults;
 mod gate;
+mod pki;
 mod place;
 mod stores;
+mod tls;
 
-use agent::{Agent, Step, TOKEN, good, good_trailers, head};
+use agent::{Agent, HEAD, Step, TOKEN, good, good_trailers, head};
 use place::{PART, Place, places};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -51,6 +53,7 @@ pub(crate) fn transfer_of(
         agent: Endpoint {
             base: agent.clone(),
             token: Some(TOKEN.into()),
+            tls: None,
             allow_local_addresses: true,
         },
         parameters: BackupParameters::default(),
@@ -221,6 +224,36 @@ async fn only_what_the_agent_names_is_asked_for() {
         run(t).await.unwrap_err().reason,
         FailureReason::AgentRefused
     );
+}
+
+/// What is encrypted tells nothing of itself: its name says that it is, its manifest what the agent said.
+#[tokio::test]
+async fn an_encrypted_archive_is_named_as_one() {
+    let place = Place::file();
+    let store = place.store(8);
+    let data = b"age-encryption.org/v1 and what only its recipients can read";
+    let head = Step::Raw(HEAD.replace("x.tar.zst", "x.tar.zst.age").into());
+    let end = Step::End(good_trailers(data));
+    let info = r#"{"capabilities":["method","recipient"],"database":{"flavour":"mariadb","version":"10.11.19"}}"#;
+    let agent = Agent::with_info(info, vec![head, Step::Chunk(data.to_vec()), end]).await;
+    let mut t = transfer_of(&agent.url, &store, &job("u"), 1);
+    t.parameters.method = Some("physical".into());
+    t.parameters.recipients = vec!["age1a".into(), "age1b".into()];
+    let manifest = run(t).await.unwrap().manifest;
+    let request = agent.requests.lock().unwrap().remove(0);
+    let asked = "GET /v1/backup?method=physical&recipient=age1a&recipient=age1b HTTP/1.1\r\n";
+    assert!(request.starts_with(asked), "{request}");
+    let [object] = &manifest.objects[..] else {
+        panic!("{manifest:?}");
+    };
+    assert!(object.key.ends_with("/1/backup.tar.zst.age"), "{object:?}");
+    assert_eq!(place.read(&object.key).await, data);
+    assert_eq!(
+        (manifest.method.as_str(), manifest.server_version.as_str()),
+        ("physical", "10.11.19")
+    );
+    let listed = catalog::list(&store, "ns").await.unwrap();
+    assert!(matches!(&listed[..], [one] if one.manifest.as_ref().is_ok_and(|m| *m == manifest)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,7 @@ fn silent(agent: &tokio::net::TcpListener, folder: &std::path::Path) -> Transfer
         agent: Endpoint {
             base: base.parse().unwrap(),
             token: None,
+            tls: None,
             allow_local_addresses: true,
         },
         parameters: BackupParameters::default(),

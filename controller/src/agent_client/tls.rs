@@ -1,0 +1,443 @@
+//! TLS towards an agent: whom we trust, who we are, and what a failure means.
+
+use super::timed_io::TimedIo;
+use crate::peer_text::{Keep, clean};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, Error as TlsFault, RootCertStore,
+    client::Resumption, crypto::aws_lc_rs,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
+use std::{error::Error as StdError, io, net::IpAddr, sync::Arc};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// Whom to trust and who we are. Cheap to clone.
+#[derive(Clone)]
+pub struct Tls {
+    config: Arc<ClientConfig>,
+    server_name: Option<ServerName<'static>>,
+    client_certificate: bool,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls")
+            .field("server_name", &self.server_name)
+            .field("client_certificate", &self.client_certificate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What cannot be used. It says what is wrong, for whoever knows where it came from to name that;
+/// it never carries what was read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    /// The certificates of the CA.
+    #[error("{0}")]
+    Ca(String),
+    /// The client certificate.
+    #[error("{0}")]
+    ClientCertificate(String),
+    /// Its key.
+    #[error("{0}")]
+    ClientKey(String),
+    /// The name in the agent's certificate.
+    #[error("{0:?} is neither a DNS name nor an address")]
+    ServerName(String),
+    /// What the system itself brings.
+    #[error("{0}")]
+    System(String),
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    /// Clean and short.
+    pub(super) why: String,
+    /// What to do, where it is known.
+    pub(super) remedy: Option<String>,
+}
+
+impl Trouble {
+    pub(super) fn of(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            remedy: None,
+        }
+    }
+
+    fn with(why: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+}
+
+impl Tls {
+    /// Reads PEM texts. With `ca` only the certificates in it are trusted, without it the system's
+    /// CAs. `client` is a certificate chain and its private key. `server_name` is looked for in the
+    /// agent's certificate instead of the URL's host.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the part that cannot be used.
+    pub fn new(
+        ca: Option<&[u8]>,
+        client: Option<(&[u8], &[u8])>,
+        server_name: Option<&str>,
+    ) -> Result<Self, TlsError> {
+        let server_name = match server_name {
+            None => None,
+            Some(name) => Some(
+                ServerName::try_from(name.to_owned())
+                    .map_err(|_| TlsError::ServerName(name.to_owned()))?,
+            ),
+        };
+        let roots = match ca {
+            Some(pem) => given_roots(pem)?,
+            None => system_roots()?,
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| TlsError::System(e.to_string()))?
+            .with_root_certificates(roots);
+        let mut config = match client {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain = certificates(chain).map_err(TlsError::ClientCertificate)?;
+                let key = PrivateKeyDer::from_pem_slice(key)
+                    .map_err(|_| TlsError::ClientKey("holds no private key in PEM".to_owned()))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|e| TlsError::ClientKey(unusable_key(&e)))?
+            }
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // An attempt makes a connection or two: each proves anew who is at either end.
+        config.resumption = Resumption::disabled();
+        Ok(Self {
+            config: Arc::new(config),
+            server_name,
+            client_certificate: client.is_some(),
+        })
+    }
+
+    /// Shakes hands over a connection to where `base` leads.
+    pub(super) async fn connect<I>(
+        &self,
+        base: &url::Url,
+        io: TimedIo<I>,
+    ) -> Result<TlsStream<TimedIo<I>>, Trouble>
+    where
+        TimedIo<I>: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let name = match (&self.server_name, base.host()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(url::Host::Ipv4(ip))) => IpAddr::from(ip).into(),
+            (None, Some(url::Host::Ipv6(ip))) => IpAddr::from(ip).into(),
+            (None, host) => {
+                let host = host.map(|h| h.to_string()).unwrap_or_default();
+                ServerName::try_from(host.clone()).map_err(|_| {
+                    Trouble::with(
+                        format!("{host:?} cannot stand in a certificate"),
+                        "set source.tls.serverName (--server-name) to a name that does",
+                    )
+                })?
+            }
+        };
+        TlsConnector::from(Arc::clone(&self.config))
+            .connect(name, io)
+            .await
+            .map_err(|error| match fault(&error) {
+                Some(fault) => self.explain(fault),
+                None => Trouble::with(
+                    format!("the TLS handshake was broken off: {}", tidy(&error)),
+                    self.hint(),
+                ),
+            })
+    }
+
+    /// What is likely when the agent goes away without a word.
+    fn hint(&self) -> &'static str {
+        if self.client_certificate {
+            "see the agent's log: does it accept our client certificate?"
+        } else {
+            "see the agent's log: does it want a client certificate (source.tls.clientCertSecretRef, --client-cert)?"
+        }
+    }
+
+    fn explain(&self, fault: &TlsFault) -> Trouble {
+        match fault {
+            TlsFault::InvalidCertificate(error) => certificate_trouble(error),
+            TlsFault::AlertReceived(alert) => self.alert_trouble(*alert),
+            TlsFault::InvalidMessage(_) => Trouble::with(
+                "it does not speak TLS",
+                "give the agent --tls-cert and --tls-key, or leave source.tls out (--agent http://…)",
+            ),
+            TlsFault::PeerIncompatible(_) => Trouble::with(
+                format!("no common version of TLS: {}", tidy(fault)),
+                "is it a Towline agent?",
+            ),
+            other => Trouble::with(
+                format!("TLS failed: {}", tidy(other)),
+                "see the agent's log",
+            ),
+        }
+    }
+
+    fn alert_trouble(&self, alert: AlertDescription) -> Trouble {
+        use AlertDescription as A;
+        let told = format!("the agent refused with the TLS alert {alert:?}");
+        match alert {
+            A::CertificateRequired | A::NoCertificate => Trouble::with(
+                told,
+                "it wants a client certificate: name one in source.tls.clientCertSecretRef (--client-cert, --client-key)",
+            ),
+            A::HandshakeFailure if !self.client_certificate => Trouble::with(told, self.hint()),
+            A::CertificateExpired => Trouble::with(
+                told,
+                "our client certificate has expired: renew the Secret of source.tls.clientCertSecretRef (--client-cert)",
+            ),
+            A::UnknownCA
+            | A::BadCertificate
+            | A::CertificateUnknown
+            | A::CertificateRevoked
+            | A::UnsupportedCertificate
+            | A::DecryptError
+            | A::AccessDenied
+                if self.client_certificate =>
+            {
+                Trouble::with(
+                    told,
+                    "it does not accept our client certificate: source.tls.clientCertSecretRef (--client-cert) must be issued by the agent's --client-ca, for clients",
+                )
+            }
+            A::UnrecognisedName => Trouble::with(
+                told,
+                "it has no certificate for that name: correct source.tls.serverName (--server-name)",
+            ),
+            A::NoApplicationProtocol => Trouble::with(told, "is it a Towline agent?"),
+            _ => Trouble::with(told, "see the agent's log"),
+        }
+    }
+}
+
+/// Why a connection broke before an answer came: with TLS 1.3 the agent looks at our certificate
+/// only after we think that the handshake is done (RFC 8446, 4.4.2.4 and appendix D).
+pub(super) fn broken(tls: Option<&Tls>, error: &hyper::Error) -> Trouble {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let (Some(tls), Some(fault)) = (tls, error.downcast_ref().and_then(fault)) {
+            return tls.explain(fault);
+        }
+        cause = error.source();
+    }
+    let why = tidy(error);
+    match tls {
+        Some(tls) => Trouble::with(why, tls.hint()),
+        None => Trouble::with(
+            why,
+            "see the agent's log; if it has --tls-cert, set source.tls (--agent https://…)",
+        ),
+    }
+}
+
+fn fault(error: &io::Error) -> Option<&TlsFault> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn certificate_trouble(error: &CertificateError) -> Trouble {
+    use CertificateError as C;
+    match error {
+        C::UnknownIssuer | C::BadSignature => Trouble::with(
+            "its certificate is from no CA that is trusted here",
+            "name the CA that issued the agent's --tls-cert in source.tls.caSecretRef (--ca-file)",
+        ),
+        C::NotValidForNameContext {
+            expected,
+            presented,
+        } => Trouble::with(
+            format!(
+                "its certificate is for {}, not for {}",
+                names(presented),
+                tidy(expected.to_str())
+            ),
+            "set source.tls.serverName (--server-name) to a name that it has, or issue it for this one",
+        ),
+        C::NotValidForName => Trouble::with(
+            "its certificate is for another name",
+            "set source.tls.serverName (--server-name) to a name that it has",
+        ),
+        C::ExpiredContext { not_after, .. } => Trouble::with(
+            format!("its certificate expired at {}", time(*not_after)),
+            "renew the agent's --tls-cert (run towline pki again, if that made it)",
+        ),
+        C::NotValidYetContext { not_before, .. } => Trouble::with(
+            format!("its certificate is valid only from {}", time(*not_before)),
+            "are the clocks right?",
+        ),
+        C::InvalidPurpose | C::InvalidPurposeContext { .. } => Trouble::with(
+            "its certificate is not one for servers",
+            "issue the agent's --tls-cert with the extended key usage serverAuth",
+        ),
+        other => Trouble::with(
+            format!("its certificate is not valid: {}", tidy(other)),
+            "replace the agent's --tls-cert",
+        ),
+    }
+}
+
+/// `DnsName("db")` and `IpAddress(127.0.0.1)` as people write them.
+fn names(presented: &[String]) -> String {
+    let plain = presented.iter().map(|name| {
+        let inner = name.split_once('(').and_then(|(_, n)| n.strip_suffix(')'));
+        inner.unwrap_or(name).trim_matches('"').to_owned()
+    });
+    let plain = plain.collect::<Vec<_>>().join(", ");
+    if plain.is_empty() {
+        "no name at all".to_owned()
+    } else {
+        tidy(plain)
+    }
+}
+
+fn time(at: UnixTime) -> String {
+    let seconds = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| "a time out of range".to_owned(), |t| t.to_string())
+}
+
+fn tidy(text: impl std::fmt::Display) -> String {
+    clean(&text.to_string(), None, Keep::Start)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err("holds no certificate in PEM".to_owned()),
+    }
+}
+
+fn given_roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem).map_err(TlsError::Ca)? {
+        roots
+            .add(certificate)
+            .map_err(|e| TlsError::Ca(format!("holds a certificate that is not one: {e}")))?;
+    }
+    Ok(roots)
+}
+
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Old roots that cannot be read are usual, and no reason to trust nobody.
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        let why = found.errors.first().map(|e| format!(" ({e})"));
+        return Err(TlsError::System(format!(
+            "this system has no CA certificates of its own{}: name the agent's CA",
+            why.unwrap_or_default()
+        )));
+    }
+    Ok(roots)
+}
+
+fn unusable_key(error: &TlsFault) -> String {
+    match error {
+        TlsFault::InconsistentKeys(_) => "is not the key of that certificate".to_owned(),
+        other => format!("cannot be used: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+    fn pair() -> (String, String) {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(vec!["a".to_owned()]).unwrap();
+        (cert.pem(), signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_apart() {
+        let ((certificate, key), (_, other)) = (pair(), pair());
+        let (certificate, key, other) = (certificate.as_bytes(), key.as_bytes(), other.as_bytes());
+        let new = |ca, client, name| Tls::new(Some(ca), client, name);
+        assert!(new(certificate, Some((certificate, key)), Some("db.shop")).is_ok());
+        assert!(new(certificate, None, Some("10.0.0.1")).is_ok());
+        let none = |what: &str| format!("holds no {what} in PEM");
+        for (error, ca, client, name) in [
+            (TlsError::Ca(none("certificate")), &b"x"[..], None, None),
+            (TlsError::Ca(none("certificate")), key, None, None),
+            (
+                TlsError::ClientCertificate(none("certificate")),
+                certificate,
+                Some((key, key)),
+                None,
+            ),
+            (
+                TlsError::ClientKey(none("private key")),
+                certificate,
+                Some((certificate, certificate)),
+                None,
+            ),
+            (
+                TlsError::ClientKey("is not the key of that certificate".into()),
+                certificate,
+                Some((certificate, other)),
+                None,
+            ),
+            (
+                TlsError::ServerName("a b".into()),
+                certificate,
+                None,
+                Some("a b"),
+            ),
+        ] {
+            assert_eq!(new(ca, client, name).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn nothing_shows_a_key() {
+        let (certificate, key) = pair();
+        let (c, k) = (certificate.as_bytes(), key.as_bytes());
+        let shown = format!("{:?}", Tls::new(Some(c), Some((c, k)), None).unwrap());
+        assert_eq!(
+            shown,
+            "Tls { server_name: None, client_certificate: true, .. }"
+        );
+    }
+
+    #[test]
+    fn alerts_say_what_to_do() {
+        use AlertDescription as A;
+        let (certificate, key) = pair();
+        let (c, k) = (certificate.as_bytes(), key.as_bytes());
+        let without = Tls::new(Some(c), None, None).unwrap();
+        let with = Tls::new(Some(c), Some((c, k)), None).unwrap();
+        for (tls, alert, part) in [
+            (&without, A::CertificateRequired, "clientCertSecretRef"),
+            (&without, A::HandshakeFailure, "--client-cert"),
+            (&without, A::UnknownCA, "agent's log"),
+            (&with, A::UnknownCA, "--client-ca"),
+            (&with, A::BadCertificate, "--client-ca"),
+            (&with, A::CertificateExpired, "expired"),
+            (&with, A::UnrecognisedName, "serverName"),
+            (&with, A::InternalError, "agent's log"),
+        ] {
+            let remedy = tls.explain(&TlsFault::AlertReceived(alert)).remedy.unwrap();
+            assert!(remedy.contains(part), "{alert:?}: {remedy}");
+        }
+    }
+
+    #[test]
+    fn names_are_written_as_people_write_them() {
+        let presented = ["DnsName(\"db\")", "IpAddress(10.0.0.1)"].map(str::to_owned);
+        assert_eq!(names(&presented), "db, 10.0.0.1");
+        assert_eq!(names(&[]), "no name at all");
+    }
+}
