@@ -22,6 +22,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use towline_agent::archive::{Recipient, encryption::RecipientError};
 
 /// A log line without a terminal, every so often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -190,16 +191,12 @@ impl BackupArgs {
 /// A mistake is told before anything is asked of anybody, and without the text: it may be a secret.
 fn check_recipients(recipients: &[String]) -> Result<(), CliError> {
     for text in recipients {
-        if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
-            return Err(CliError::usage(
-                "--recipient: this is a secret key, which only who restores needs: give its public key (age-keygen -y FILE shows it)",
-            ));
-        }
-        if text.parse::<age::x25519::Recipient>().is_err() {
-            return Err(CliError::usage(
-                "--recipient: give an age public key (age1..., 62 characters, which age-keygen prints)",
-            ));
-        }
+        text.parse::<Recipient>().map_err(|error| {
+            CliError::usage(match error {
+                RecipientError::Secret => "--recipient: this is a secret key, which only who restores needs: give its public key, as age-keygen -y prints it".to_owned(),
+                error => format!("--recipient: {error}"),
+            })
+        })?;
     }
     Ok(())
 }
