@@ -1,140 +1,22 @@
 //! Flags and `TOWLINE_…` variables, parsed once into a validated [`Config`].
 
+mod access;
+mod error;
+mod flags;
 mod units;
 
+pub use access::{AuthConfig, ClientsConfig, TlsFiles};
+pub use error::ConfigError;
 pub use units::{parse_bytes, parse_duration};
 
 use crate::backup::{EngineConfig, Method};
 use crate::database::{Address, Connection};
 use crate::server::DrainTimes;
-use clap::builder::BoolishValueParser;
-use clap::{Parser, ValueEnum};
+use clap::{Parser as _, ValueEnum};
+use flags::{Flags, MethodFlag};
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
-
-const AFTER_HELP: &str = "\
-Every flag has a variable, named in brackets; a flag wins over its variable.
-Durations are written 90s, 5m or 1h (a plain number is seconds), sizes 64MiB or 1GB
-(a plain number is bytes). RUST_LOG chooses what is logged (default: info).
-
-The token file has a line for each caller: TOKEN SCOPE... with the scopes backup, cancel and
-restore; # starts a comment, which is the caller's name in the access log. A change counts from
-the next request on.
-
-Exit codes: 0 after a graceful stop (SIGTERM or SIGINT), 2 for wrong flags or files, 1 for any
-other failure and when a second signal forces the stop.";
-
-/// Streams a backup of the MySQL or MariaDB server beside it over HTTP, and says in a trailer
-/// whether it is complete.
-#[derive(Debug, Parser)]
-#[command(name = "towline-agent", version, after_help = AFTER_HELP, max_term_width = 100)]
-struct Flags {
-    /// Address of /v1, where backups are pulled from
-    #[arg(
-        long,
-        env = "TOWLINE_LISTEN",
-        value_name = "IP:PORT",
-        default_value = "127.0.0.1:8474"
-    )]
-    listen: SocketAddr,
-
-    /// Address of /livez, /readyz and /metrics, which need no credentials
-    #[arg(
-        long,
-        env = "TOWLINE_ADMIN_LISTEN",
-        value_name = "IP:PORT",
-        default_value = "[::]:8475"
-    )]
-    admin_listen: SocketAddr,
-
-    /// File of bearer tokens and their scopes; re-read when it changes
-    #[arg(long, env = "TOWLINE_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
-
-    /// Let everybody do everything; only with --listen on a loopback address
-    #[arg(long, env = "TOWLINE_NO_AUTH", value_parser = BoolishValueParser::new())]
-    no_auth: bool,
-
-    /// Serve plain HTTP on an address that others reach: tokens and backups can be read on the way
-    #[arg(long, env = "TOWLINE_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
-    insecure_http: bool,
-
-    /// Unix socket of the database server [default: /run/mysqld/mysqld.sock]
-    #[arg(
-        long,
-        env = "TOWLINE_DB_SOCKET",
-        value_name = "PATH",
-        conflicts_with = "db_host"
-    )]
-    db_socket: Option<PathBuf>,
-
-    /// Host of the database server, instead of its socket
-    #[arg(long, env = "TOWLINE_DB_HOST", value_name = "HOST")]
-    db_host: Option<String>,
-
-    /// Port of the database server, with --db-host [default: 3306]
-    #[arg(long, env = "TOWLINE_DB_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    db_port: Option<u16>,
-
-    /// User for the database
-    #[arg(
-        long,
-        env = "TOWLINE_DB_USER",
-        value_name = "USER",
-        default_value = "towline"
-    )]
-    db_user: String,
-
-    /// File with the user's password; re-read at every connection. None: the server needs none
-    #[arg(long, env = "TOWLINE_DB_PASSWORD_FILE", value_name = "FILE")]
-    db_password_file: Option<PathBuf>,
-
-    /// Kind of backup when a request names none [default: physical where a tool for it is installed]
-    #[arg(long, env = "TOWLINE_METHOD", value_name = "METHOD", value_enum)]
-    method: Option<MethodFlag>,
-
-    /// Memory for output while the tool holds locks, so that a slow reader does not prolong them
-    #[arg(long, env = "TOWLINE_LOCK_BUFFER", value_name = "SIZE", default_value = "64MiB", value_parser = parse_bytes)]
-    lock_buffer: u64,
-
-    /// Longest time that locks may block writes while the reader is too slow; then the backup dies
-    #[arg(long, env = "TOWLINE_MAX_LOCK_SECONDS", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    max_lock_seconds: u64,
-
-    /// End a backup whose reader has taken nothing for so long
-    #[arg(long, env = "TOWLINE_STALL_TIMEOUT", value_name = "DURATION", default_value = "300s", value_parser = parse_duration)]
-    stall_timeout: Duration,
-
-    /// From SIGTERM to the close of the listener: time for /readyz to be noticed
-    #[arg(long, env = "TOWLINE_DRAIN_DELAY", value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
-    drain_delay: Duration,
-
-    /// From SIGTERM to the cancellation of a running backup: the pod's grace period less 10 s
-    #[arg(long, env = "TOWLINE_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
-    drain_timeout: Duration,
-
-    /// Most bytes a second of one backup, whatever a request asks for; lifted while locks are held
-    #[arg(long, env = "TOWLINE_MAX_RATE", value_name = "SIZE", value_parser = parse_bytes)]
-    max_rate: Option<u64>,
-
-    /// Back up a Galera node too, which may block the whole cluster for as long as locks are held
-    #[arg(long, env = "TOWLINE_ALLOW_GALERA", value_parser = BoolishValueParser::new())]
-    allow_galera: bool,
-
-    /// Format of the log
-    #[arg(long, env = "TOWLINE_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum MethodFlag {
-    /// Copies of the data files
-    Physical,
-    /// SQL
-    Logical,
-}
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -143,51 +25,6 @@ pub enum LogFormat {
     Json,
     /// For people
     Text,
-}
-
-/// How callers are let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuthConfig {
-    /// Everybody, on loopback.
-    Open,
-    /// Whoever has a token of this file.
-    TokenFile(PathBuf),
-}
-
-/// Why the flags cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// Unknown or malformed flags; also `--help` and `--version`, which are no failure.
-    #[error(transparent)]
-    Usage(#[from] clap::Error),
-    /// No way for callers to authenticate.
-    #[error(
-        "nobody is named who may call, so the agent does not start: add --token-file FILE (lines of TOKEN SCOPE..., see --help), or --no-auth on a loopback address"
-    )]
-    NoAuth,
-    /// Everybody, and somebody.
-    #[error("--no-auth and --token-file exclude each other: leave out one of them")]
-    TwoAnswers,
-    /// Everybody would be let in.
-    #[error("--no-auth is for a loopback address only, and --listen {0} is none: use --token-file FILE, or --listen 127.0.0.1:{port}", port = .0.port())]
-    OpenToOthers(SocketAddr),
-    /// Tokens would go over the network in the clear.
-    #[error("--listen {0} is reached by others, who could read tokens and backups on the way: add --insecure-http if the network is trusted, or listen on 127.0.0.1:{port}", port = .0.port())]
-    PlainHttp(SocketAddr),
-    /// Both listeners on one port.
-    #[error("--listen and --admin-listen are both {0}: give one of them another port")]
-    SameAddress(SocketAddr),
-    /// A port without a host.
-    #[error("--db-port needs --db-host: a socket has no port")]
-    PortWithoutHost,
-    /// A value that cannot be.
-    #[error("{flag} {message}")]
-    Value {
-        /// The flag.
-        flag: &'static str,
-        /// What is wrong and how it is right.
-        message: String,
-    },
 }
 
 /// What the agent is told to do, checked.
@@ -199,6 +36,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Who may call.
     pub auth: AuthConfig,
+    /// The agent's identity; without one it serves plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// The engine's part.
     pub engine: EngineConfig,
     /// How a stop goes.
@@ -225,18 +64,8 @@ impl Config {
             flag,
             message: message.to_owned(),
         };
+        let (auth, tls) = access::check(&flags)?;
         let listen = flags.listen;
-        let auth = match flags.token_file {
-            // Not left to clap: TOWLINE_NO_AUTH=false is no conflict.
-            Some(_) if flags.no_auth => return Err(ConfigError::TwoAnswers),
-            Some(file) => AuthConfig::TokenFile(file),
-            None if !flags.no_auth => return Err(ConfigError::NoAuth),
-            None if !listen.ip().is_loopback() => return Err(ConfigError::OpenToOthers(listen)),
-            None => AuthConfig::Open,
-        };
-        if !listen.ip().is_loopback() && !flags.insecure_http {
-            return Err(ConfigError::PlainHttp(listen));
-        }
         if listen == flags.admin_listen && listen.port() != 0 {
             return Err(ConfigError::SameAddress(listen));
         }
@@ -308,6 +137,7 @@ impl Config {
             listen,
             admin_listen: flags.admin_listen,
             auth,
+            tls,
             engine,
             drain: DrainTimes {
                 delay: flags.drain_delay,
@@ -374,7 +204,45 @@ mod tests {
             ),
             (
                 "--token-file /t --listen [::]:1",
-                &["--listen", "--insecure-http"],
+                &["--listen", "--tls-cert", "--insecure-http"],
+            ),
+            ("--no-auth --tls-cert x", &["--tls-cert", "--tls-key"]),
+            ("--no-auth --tls-key x", &["--tls-key", "--tls-cert"]),
+            (
+                "--token-file /t --tls-cert c --tls-key k --insecure-http",
+                &["--tls-cert", "--insecure-http", "leave out"],
+            ),
+            (
+                "--client-ca a --allowed-client n",
+                &["--client-ca", "--tls-cert", "--tls-key"],
+            ),
+            (
+                "--tls-cert c --tls-key k --client-ca a",
+                &["--client-ca", "--allowed-client"],
+            ),
+            (
+                "--tls-cert c --tls-key k --token-file t --allowed-client n",
+                &["--allowed-client", "--client-ca"],
+            ),
+            (
+                "--tls-cert c --tls-key k --client-ca a --allowed-client n --no-auth",
+                &["--no-auth", "--client-ca"],
+            ),
+            (
+                "--tls-cert c --tls-key k --client-ca a --allowed-client *.example.org",
+                &["--allowed-client", "wildcard"],
+            ),
+            (
+                "--tls-cert c --tls-key k --client-ca a --allowed-client n,",
+                &["--allowed-client", "empty"],
+            ),
+            (
+                "--tls-cert c --tls-key k --client-ca a --allowed-client Jürgen",
+                &["--allowed-client", "spiffe://"],
+            ),
+            (
+                "--tls-cert c --tls-key k --listen 127.0.0.1:1",
+                &["--token-file", "--client-ca", "--no-auth"],
             ),
             (
                 "--token-file /t --listen 127.0.0.1:1 --admin-listen 127.0.0.1:1",
@@ -398,11 +266,7 @@ mod tests {
             ("--no-auth --max-lock-seconds 0", &["--max-lock-seconds"]),
             ("--no-auth --method fast", &["--method", "logical"]),
             // Later features are refused, never ignored.
-            (
-                "--no-auth --require-recipient age1x",
-                &["--require-recipient"],
-            ),
-            ("--no-auth --tls-cert x", &["--tls-cert"]),
+            ("--no-auth --allow-restore", &["--allow-restore"]),
         ] {
             let error = parse(flags).unwrap_err();
             for needle in needles {
@@ -417,9 +281,34 @@ mod tests {
     #[test]
     fn what_is_taken() {
         let config = parse("--token-file /t --listen [::]:1 --insecure-http --db-host db --max-rate 10MiB --method logical").unwrap();
-        assert_eq!(config.auth, AuthConfig::TokenFile("/t".into()));
+        assert_eq!(config.auth, AuthConfig::Tokens("/t".into()));
         assert_eq!(config.engine.database.address.to_string(), "db:3306");
         assert_eq!(config.engine.max_rate, Some(10 << 20));
         assert_eq!(config.engine.method, Some(Method::Logical));
+    }
+
+    #[test]
+    fn tls_and_certificates() {
+        let tls = "--listen [::]:1 --tls-cert /c --tls-key /k";
+        let config = parse(&format!("{tls} --token-file /t")).unwrap();
+        assert_eq!(config.auth, AuthConfig::Tokens("/t".into()));
+        let files = TlsFiles {
+            cert: "/c".into(),
+            key: "/k".into(),
+        };
+        assert_eq!(config.tls, Some(files));
+        let clients = ClientsConfig {
+            ca: "/a".into(),
+            allowed: vec!["one".into(), "two".into(), "spiffe://example.org/x".into()],
+        };
+        let mutual = format!(
+            "{tls} --client-ca /a --allowed-client one,two --allowed-client spiffe://example.org/x"
+        );
+        let config = parse(&mutual).unwrap();
+        assert_eq!(config.auth, AuthConfig::Certificates(clients.clone()));
+        let config = parse(&format!("{mutual} --token-file /t")).unwrap();
+        assert_eq!(config.auth, AuthConfig::Both(clients, "/t".into()));
+        let config = parse("--tls-cert /c --tls-key /k --no-auth").unwrap();
+        assert_eq!(config.auth, AuthConfig::Open);
     }
 }

@@ -1,7 +1,7 @@
 //! Why the agent could not start or could not go on, and the exit code that says so.
 
 use crate::config::ConfigError;
-use crate::server::TokenFileError;
+use crate::server::FileError;
 use std::io;
 use std::net::SocketAddr;
 
@@ -18,9 +18,9 @@ pub enum AgentError {
     /// Flags or variables are wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The token file cannot be used.
+    /// A file of tokens, certificates or keys cannot be used.
     #[error(transparent)]
-    Tokens(#[from] TokenFileError),
+    File(#[from] FileError),
     /// A listener cannot be opened.
     #[error(
         "cannot listen on {address}: {source}; is another process there? {flag} chooses another address"
@@ -51,7 +51,7 @@ impl AgentError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Tokens(_) => EXIT_CONFIG,
+            Self::Config(_) | Self::File(_) => EXIT_CONFIG,
             Self::Listen { .. } | Self::System { .. } | Self::Metrics(_) => EXIT_RUNTIME,
         }
     }

@@ -2,15 +2,16 @@
 
 use prometheus::Registry;
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use towline_agent::backup::{BackupMetrics, Engine};
-use towline_agent::config::{AuthConfig, Config, ConfigError, LogFormat};
+use towline_agent::config::{AuthConfig, ClientsConfig, Config, ConfigError, LogFormat};
 use towline_agent::error::{AgentError, EXIT_CONFIG, EXIT_OK, EXIT_RUNTIME};
-use towline_agent::metrics::HttpMetrics;
-use towline_agent::server::{Auth, Limits, Server, TokenFile, listen};
+use towline_agent::metrics::{HttpMetrics, TlsMetrics};
+use towline_agent::server::{Auth, ClientCertificates, Limits, Server, Tls, TokenFile, listen};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -98,11 +99,8 @@ async fn run(config: Config) -> Result<u8, AgentError> {
         }
     };
 
-    let auth = match &config.auth {
-        AuthConfig::Open => Auth::Open,
-        AuthConfig::TokenFile(path) => Auth::Tokens(TokenFile::open(path.clone()).await?),
-    };
     let registry = Registry::new();
+    let (auth, tls) = access(&config, &registry).await?;
     let metrics = HttpMetrics::new(&registry)?;
     let api = listen(config.listen, "--listen")?;
     let admin = listen(config.admin_listen, "--admin-listen")?;
@@ -118,11 +116,13 @@ async fn run(config: Config) -> Result<u8, AgentError> {
         admin_listen = %address(&admin)?,
         database = %config.engine.database.address,
         database_user = config.engine.database.user,
-        auth = match config.auth {
-            AuthConfig::Open => "none",
-            AuthConfig::TokenFile(_) => "tokens",
+        auth = match auth {
+            Auth::Open => "none",
+            Auth::Tokens(_) => "tokens",
+            Auth::Certificates(_) => "certificates",
+            Auth::Both(..) => "certificates and tokens",
         },
-        tls = false,
+        tls = tls.is_some(),
         "towline-agent starts"
     );
     let limits = Limits {
@@ -141,6 +141,7 @@ async fn run(config: Config) -> Result<u8, AgentError> {
     let server = Server {
         backups: Arc::new(engine),
         auth,
+        tls,
         metrics,
         registry,
         limits,
@@ -168,6 +169,39 @@ async fn run(config: Config) -> Result<u8, AgentError> {
             Ok(EXIT_RUNTIME)
         }
     }
+}
+
+/// Reads the files that say who may call, and the agent's own certificate.
+async fn access(config: &Config, registry: &Registry) -> Result<(Auth, Option<Tls>), AgentError> {
+    let tokens = |file: &PathBuf| TokenFile::open(file.clone());
+    let certificates = async |clients: &ClientsConfig| {
+        ClientCertificates::open(clients.ca.clone(), clients.allowed.clone())
+            .await
+            .map(Arc::new)
+    };
+    let (auth, clients) = match &config.auth {
+        AuthConfig::Open => (Auth::Open, None),
+        AuthConfig::Tokens(file) => (Auth::Tokens(tokens(file).await?), None),
+        AuthConfig::Certificates(clients) => {
+            let clients = certificates(clients).await?;
+            (Auth::Certificates(clients.clone()), Some(clients))
+        }
+        AuthConfig::Both(clients, file) => {
+            let clients = certificates(clients).await?;
+            (
+                Auth::Both(clients.clone(), tokens(file).await?),
+                Some(clients),
+            )
+        }
+    };
+    let tls = match &config.tls {
+        Some(files) => {
+            let (cert, key) = (files.cert.clone(), files.key.clone());
+            Some(Tls::open(cert, key, clients, TlsMetrics::new(registry)?).await?)
+        }
+        None => None,
+    };
+    Ok((auth, tls))
 }
 
 /// Says in the log whether the database answers. The agent starts either way: its readiness never

@@ -57,6 +57,84 @@ impl HttpMetrics {
     }
 }
 
+/// Why a TLS handshake failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandshakeFailure {
+    /// The caller presented no certificate, or one that is not accepted.
+    ClientCertificate,
+    /// The caller does not accept ours.
+    Refused,
+    /// What came is not the TLS that the agent speaks.
+    Protocol,
+    /// It took too long.
+    Timeout,
+    /// The caller left.
+    Disconnected,
+}
+
+impl HandshakeFailure {
+    const ALL: [Self; 5] = [
+        Self::ClientCertificate,
+        Self::Refused,
+        Self::Protocol,
+        Self::Timeout,
+        Self::Disconnected,
+    ];
+
+    /// Label in the metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientCertificate => "client-certificate",
+            Self::Refused => "refused",
+            Self::Protocol => "protocol",
+            Self::Timeout => "timeout",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// What is known of TLS on the listener of `/v1`. Absent without TLS: an expiry of 0 would alarm.
+#[derive(Clone, Debug)]
+pub struct TlsMetrics {
+    failures: IntCounterVec,
+    expiry: IntGauge,
+}
+
+impl TlsMetrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// When one of the names is already taken in `registry`.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let failures = IntCounterVec::new(
+            Opts::new(
+                "towline_agent_tls_handshake_failures_total",
+                "TLS handshakes on the listener of /v1 that failed, by reason.",
+            ),
+            &["reason"],
+        )?;
+        for kind in HandshakeFailure::ALL {
+            failures.with_label_values(&[kind.as_str()]);
+        }
+        let expiry = IntGauge::new(
+            "towline_agent_tls_certificate_expiry_timestamp_seconds",
+            "When the agent's certificate expires, in Unix time.",
+        )?;
+        registry.register(Box::new(failures.clone()))?;
+        registry.register(Box::new(expiry.clone()))?;
+        Ok(Self { failures, expiry })
+    }
+
+    pub(crate) fn failed(&self, kind: HandshakeFailure) {
+        self.failures.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    /// `not_after` in Unix time, seconds.
+    pub(crate) fn expiry(&self, not_after: i64) {
+        self.expiry.set(not_after);
+    }
+}
+
 /// One open connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard(IntGauge);

@@ -12,25 +12,33 @@ mod negotiate;
 mod problem;
 mod query;
 mod route;
+mod tls;
+mod watched;
 
 pub use access_log::{CountedBody, End, LoggedBody, Record, TARGET as ACCESS_LOG_TARGET};
-pub use auth::{Auth, Peer, Scope, TokenFile, TokenFileError};
+pub use auth::{Auth, ClientCertificates, Peer, Scope, TokenFile};
 pub use backups::Backups;
 pub use connection::Limits;
 pub use drain::DrainTimes;
 pub use negotiate::{takes_trailers, te_has_trailers};
 pub use problem::{Kind, Problem};
 pub use query::parse as parse_query;
+pub use tls::Tls;
+pub use watched::FileError;
 
 use crate::error::AgentError;
 use crate::metrics::HttpMetrics;
 use admin::Admin;
-use connection::InFlight;
+use bytes::Bytes;
+use connection::{InFlight, Remote};
+use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
 use http_body::Body;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use prometheus::Registry;
 use route::Api;
+use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -51,6 +59,8 @@ pub struct Server {
     pub backups: Arc<dyn Backups>,
     /// Who may call `/v1`.
     pub auth: Auth,
+    /// TLS for `/v1`; without it, plain HTTP.
+    pub tls: Option<Tls>,
     /// What is counted here.
     pub metrics: HttpMetrics,
     /// What `/metrics` shows.
@@ -72,11 +82,13 @@ impl Server {
         let Self {
             backups,
             auth,
+            tls,
             metrics,
             registry,
             limits,
             drain,
         } = self;
+        let tls = tls.map(Arc::new);
         let ready = Arc::new(AtomicBool::new(true));
         let (stop, stopped) = watch::channel(false);
         // Probes and scrapers are answered to the end.
@@ -90,12 +102,14 @@ impl Server {
             api,
             limits,
             stopped,
+            tls.clone(),
             Some(metrics),
             move |request, remote, in_flight| route::handle(v1.clone(), request, remote, in_flight),
         ));
         let probes = Admin {
             registry,
             ready: ready.clone(),
+            tls,
         };
         let mut others = JoinSet::new();
         others.spawn(accept(
@@ -103,9 +117,11 @@ impl Server {
             limits,
             never,
             None,
+            None,
             move |request, _, in_flight| {
-                let response = probes.answer(&request);
+                let probes = probes.clone();
                 async move {
+                    let response = probes.answer(&request).await;
                     drop(in_flight);
                     response
                 }
@@ -122,10 +138,11 @@ async fn accept<H, F, B>(
     listener: TcpListener,
     limits: Limits,
     stop: watch::Receiver<bool>,
+    tls: Option<Arc<Tls>>,
     metrics: Option<HttpMetrics>,
     handler: H,
 ) where
-    H: Fn(Request<Incoming>, SocketAddr, InFlight) -> F + Clone + Send + 'static,
+    H: Fn(Request<Incoming>, Remote, InFlight) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
@@ -141,7 +158,7 @@ async fn accept<H, F, B>(
             let Ok(slot) = slots.clone().acquire_owned().await else {
                 return;
             };
-            let (stream, remote) = match listener.accept().await {
+            let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -155,9 +172,27 @@ async fn accept<H, F, B>(
             let open = metrics.as_ref().map(HttpMetrics::connection);
             let handler = handler.clone();
             let stop = stop.clone();
+            let tls = tls.clone();
             connections.spawn(async move {
-                let handler = move |request, in_flight| handler(request, remote, in_flight);
-                connection::serve(stream, limits, stop, handler).await;
+                let handler = move |certificates: &[CertificateDer<'static>]| {
+                    let remote = Remote {
+                        address,
+                        certificates: certificates.into(),
+                    };
+                    move |request, in_flight| handler(request, remote.clone(), in_flight)
+                };
+                match tls {
+                    None => connection::serve(stream, limits, stop, handler(&[])).await,
+                    Some(tls) => {
+                        let limit = limits.header_read;
+                        if let Some(stream) = tls.accept(stream, address, limit, stop.clone()).await
+                        {
+                            let certificates = stream.get_ref().1.peer_certificates();
+                            let handler = handler(certificates.unwrap_or_default());
+                            connection::serve(stream, limits, stop, handler).await;
+                        }
+                    }
+                }
                 drop((open, slot));
             });
         }
@@ -168,6 +203,16 @@ async fn accept<H, F, B>(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// An answer without its content, as RFC 9110, 9.3.2 wants it for HEAD: hyper leaves it out over
+/// HTTP/1.1 only.
+fn to_head(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert(CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(parts, Full::default())
 }
 
 /// Opens a listener. `[::]` takes IPv4 too, and is `0.0.0.0` on a host without IPv6.

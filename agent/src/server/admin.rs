@@ -1,5 +1,6 @@
 //! The other listener: probes and metrics, for whoever reaches the port.
 
+use super::{Tls, to_head};
 use crate::metrics::render;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
@@ -16,11 +17,18 @@ pub(super) struct Admin {
     /// Never depends on the database or on a backup: a sidecar must not take its database out of
     /// service.
     pub(super) ready: Arc<AtomicBool>,
+    /// Of the other listener: its metrics follow its files.
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 impl Admin {
-    pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub(super) async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         const TEXT: &str = "text/plain; charset=utf-8";
+        if let Some(tls) = &self.tls
+            && request.uri().path() == "/metrics"
+        {
+            tls.refresh().await;
+        }
         let (status, kind, body) = match request.uri().path() {
             _ if request.method() != Method::GET && request.method() != Method::HEAD => (
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -60,6 +68,10 @@ impl Admin {
                 .headers_mut()
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
-        response
+        if request.method() == Method::HEAD {
+            to_head(response)
+        } else {
+            response
+        }
     }
 }

@@ -1,15 +1,18 @@
-//! Who may call: bearer tokens from a file that is re-read when it changes.
+//! Who may call: bearer tokens, client certificates, or both together.
 
+mod certificates;
 mod token_file;
 
-pub use token_file::{TokenFile, TokenFileError};
+pub use certificates::ClientCertificates;
+pub use token_file::TokenFile;
 
 use super::problem::{Kind, Problem};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 
-/// What a token allows.
+/// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Pull a backup.
@@ -43,7 +46,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Its name in the log: the comment behind its token, else the token's line. Never the token.
+    /// Its name in the log: its certificate's, its token's (the comment behind it, else its line;
+    /// never the token), or `certificate (token)`.
     #[must_use]
     pub fn name(&self) -> Arc<str> {
         self.name.clone()
@@ -78,39 +82,84 @@ impl Peer {
     }
 }
 
+/// Why a caller is not let in.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// Its name, if that much is sure.
+    pub(super) peer: Option<Arc<str>>,
+    pub(super) problem: Problem,
+    /// Whether nothing more can come of this connection.
+    pub(super) close: bool,
+}
+
 /// How callers are let in.
 #[derive(Debug)]
 pub enum Auth {
     /// Everybody may do everything: on loopback only.
     Open,
-    /// Bearer tokens.
+    /// Whoever has a token may do what the token allows.
     Tokens(TokenFile),
+    /// Whoever has an allowed certificate may do everything.
+    Certificates(Arc<ClientCertificates>),
+    /// Whoever has an allowed certificate and a token may do what the token allows.
+    Both(Arc<ClientCertificates>, TokenFile),
 }
 
 impl Auth {
-    /// Finds out who calls.
+    /// Finds out who calls. `certificates` are those of its connection, its own one first.
     ///
     /// # Errors
-    /// A 401 that says what is missing, never what would fit.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Peer, Problem> {
-        let Self::Tokens(file) = self else {
-            return Ok(Peer {
+    /// A 401 that says what is missing, never what would fit; a 403 for a certificate whose names
+    /// are not allowed.
+    pub(super) async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        certificates: &[CertificateDer<'static>],
+    ) -> Result<Peer, Refused> {
+        match self {
+            Self::Open => Ok(Peer {
                 name: "anyone".into(),
                 scopes: Scope::ALL.to_vec(),
-            });
-        };
-        let Some(token) = bearer(headers) else {
-            let detail = "send the header Authorization: Bearer TOKEN, once, with a token of the agent's token file";
-            return Err(
-                Problem::new(Kind::UNAUTHORIZED, detail).challenge(r#"Bearer realm="towline""#)
-            );
-        };
-        file.find(token).await.ok_or_else(|| {
-            let detail = "this token is not in the agent's token file; it may have been rotated";
-            Problem::new(Kind::UNAUTHORIZED, detail)
-                .challenge(r#"Bearer realm="towline", error="invalid_token""#)
-        })
+            }),
+            Self::Tokens(tokens) => with_token(tokens, headers)
+                .await
+                .map_err(|problem| Refused {
+                    peer: None,
+                    problem,
+                    close: false,
+                }),
+            Self::Certificates(clients) => Ok(Peer {
+                name: clients.identify(certificates).await?,
+                scopes: Scope::ALL.to_vec(),
+            }),
+            Self::Both(clients, tokens) => {
+                let name = clients.identify(certificates).await?;
+                match with_token(tokens, headers).await {
+                    Ok(peer) => Ok(Peer {
+                        name: format!("{name} ({})", peer.name).into(),
+                        scopes: peer.scopes,
+                    }),
+                    Err(problem) => Err(Refused {
+                        peer: Some(name),
+                        problem,
+                        close: false,
+                    }),
+                }
+            }
+        }
     }
+}
+
+async fn with_token(tokens: &TokenFile, headers: &HeaderMap) -> Result<Peer, Problem> {
+    let Some(token) = bearer(headers) else {
+        let detail = "send the header Authorization: Bearer TOKEN, once, with a token of the agent's token file";
+        return Err(Problem::new(Kind::UNAUTHORIZED, detail).challenge(r#"Bearer realm="towline""#));
+    };
+    tokens.find(token).await.ok_or_else(|| {
+        let detail = "this token is not in the agent's token file; it may have been rotated";
+        Problem::new(Kind::UNAUTHORIZED, detail)
+            .challenge(r#"Bearer realm="towline", error="invalid_token""#)
+    })
 }
 
 /// The bearer token of a request with exactly one `Authorization` header.

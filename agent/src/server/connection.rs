@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 or HTTP/2 with prior knowledge, its limits, and its end.
+//! One connection: HTTP/1.1 or HTTP/2, whichever the peer begins with, its limits, and its end.
 
 use http::{Request, Response};
 use http_body::Body;
@@ -6,9 +6,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls_pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,14 +18,23 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub(super) struct Remote {
+    pub(super) address: SocketAddr,
+    /// The certificates of its TLS handshake, its own one first; empty without any.
+    pub(super) certificates: Arc<[CertificateDer<'static>]>,
+}
 
 /// What a listener grants its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Open connections; more wait in the kernel's queue.
     pub connections: usize,
-    /// Time for the head of a request, and for the first one of a connection to begin.
+    /// Time for a TLS handshake, for the head of a request, and for the first one of a connection
+    /// to begin.
     pub header_read: Duration,
     /// How long an HTTP/2 connection may carry nothing. HTTP/1.1 has `header_read` for that.
     pub idle: Duration,
@@ -50,11 +61,28 @@ struct Activity {
     in_flight: AtomicUsize,
     /// Milliseconds after `opened` at which the last request ended; `u64::MAX` before the first.
     last: AtomicU64,
+    closing: Notify,
 }
 
 /// One request being answered, its body included.
 #[derive(Debug)]
 pub(super) struct InFlight(Arc<Activity>);
+
+/// Ends a connection gracefully: no further requests, what is being answered is finished.
+#[derive(Debug)]
+pub(super) struct Closer(Arc<Activity>);
+
+impl InFlight {
+    pub(super) fn closer(&self) -> Closer {
+        Closer(self.0.clone())
+    }
+}
+
+impl Closer {
+    pub(super) fn close(&self) {
+        self.0.closing.notify_one();
+    }
+}
 
 impl Activity {
     fn new() -> Arc<Self> {
@@ -62,6 +90,7 @@ impl Activity {
             opened: Instant::now(),
             in_flight: AtomicUsize::new(0),
             last: AtomicU64::new(u64::MAX),
+            closing: Notify::new(),
         })
     }
 
@@ -101,7 +130,8 @@ impl Drop for InFlight {
     }
 }
 
-/// Knows whether the kernel last refused bytes: then some are still on their way out of hyper.
+/// Knows whether bytes were last refused, by the kernel or by what TLS holds back for it: then some
+/// are still on their way out.
 struct Observed<S> {
     stream: S,
     blocked: Arc<AtomicBool>,
@@ -148,7 +178,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let poll = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(poll)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -238,6 +269,10 @@ pub(super) async fn serve<S, H, F, B>(
             }
             // An error means that the server is gone, and its connections with it.
             _ = stop.wait_for(|stop| *stop), if !stopping => {}
+            () = activity.closing.notified(), if !stopping => {
+                connection.as_mut().graceful_shutdown();
+                continue;
+            }
             _ = check.tick(), if !stopping => {
                 if !activity.overdue(&limits) {
                     continue;

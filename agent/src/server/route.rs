@@ -5,9 +5,9 @@
 use super::access_log::{LoggedBody, Record};
 use super::auth::{Auth, Scope};
 use super::backups::Backups;
-use super::connection::InFlight;
+use super::connection::{Closer, InFlight, Remote};
 use super::problem::{Kind, Problem};
-use super::{backup, info};
+use super::{backup, info, to_head};
 use crate::body::BackupBody;
 use crate::metrics::HttpMetrics;
 use crate::protocol::{PATH_BACKUP, PATH_INFO};
@@ -17,7 +17,6 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
 use http_body_util::{Either, Full};
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -72,25 +71,31 @@ impl<'a> Route<'a> {
 pub(super) async fn handle<B>(
     api: Arc<Api>,
     request: Request<B>,
-    remote: SocketAddr,
+    remote: Remote,
     in_flight: InFlight,
 ) -> Response<LoggedBody<ApiBody, InFlight>>
 where
     B: Body<Data = Bytes> + Send,
 {
-    let (mut record, request) = Record::begin(request, remote, api.metrics.clone(), in_flight);
-    let answered = AssertUnwindSafe(answer(&api, &mut record, request))
+    // No path knows it, so all answers to it are refusals.
+    let head = request.method() == Method::HEAD;
+    let refuse = |problem: Problem| {
+        let response = problem.into_response();
+        if head { to_head(response) } else { response }.map(Either::Left)
+    };
+    let closer = in_flight.closer();
+    let metrics = api.metrics.clone();
+    let (mut record, request) = Record::begin(request, remote.address, metrics, in_flight);
+    let answered = AssertUnwindSafe(answer(&api, &mut record, request, &remote, &closer))
         .catch_unwind()
         .await;
     let response = match answered {
         Ok(Ok(response)) => response,
-        Ok(Err(problem)) => problem.into_response().map(Either::Left),
+        Ok(Err(problem)) => refuse(problem),
         Err(_) => {
             record.panicked();
             let detail = "the agent has a fault; its log says more under this request's id";
-            Problem::new(Kind::INTERNAL, detail)
-                .into_response()
-                .map(Either::Left)
+            refuse(Problem::new(Kind::INTERNAL, detail))
         }
     };
     record.respond(response)
@@ -100,6 +105,8 @@ async fn answer<B>(
     api: &Api,
     record: &mut Record<InFlight>,
     request: Request<B>,
+    remote: &Remote,
+    closer: &Closer,
 ) -> Result<Response<ApiBody>, Problem> {
     let (parts, _body) = request.into_parts();
     let route = Route::of(parts.uri.path());
@@ -108,7 +115,23 @@ async fn answer<B>(
         let detail = "use HTTP/1.1 or HTTP/2: with an older one a cut body would look complete";
         return Err(Problem::new(Kind::HTTP_VERSION, detail).close());
     }
-    let peer = api.auth.authenticate(&parts.headers).await?;
+    let authenticated = api.auth.authenticate(&parts.headers, &remote.certificates);
+    let peer = match authenticated.await {
+        Ok(peer) => peer,
+        Err(refused) => {
+            if let Some(name) = refused.peer {
+                record.peer(name);
+            }
+            return Err(match (refused.close, parts.version) {
+                (false, _) => refused.problem,
+                (true, Version::HTTP_11) => refused.problem.close(),
+                (true, _) => {
+                    closer.close();
+                    refused.problem
+                }
+            });
+        }
+    };
     record.peer(peer.name());
     if announces_body(&parts.headers) {
         let detail = "send this request without a body";

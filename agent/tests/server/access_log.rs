@@ -1,66 +1,14 @@
 use crate::harness::{Harness, STDERR, Script, eventually};
+use crate::log::Log;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proptest::prelude::*;
 use serde_json::Value;
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use towline_agent::protocol::StreamReason;
-use towline_agent::server::ACCESS_LOG_TARGET;
-use tracing_subscriber::fmt::MakeWriter;
-
-/// The log of this thread, as the agent writes it.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Log {
-    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .flatten_event(true)
-            .with_writer(log.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn lines(&self) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let lines = text
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines
-            .filter(|line| line["target"] == ACCESS_LOG_TARGET)
-            .collect()
-    }
-
-    async fn line(&self) -> Value {
-        eventually("an access log line", || self.lines().pop()).await
-    }
-}
 
 #[tokio::test]
 async fn what_a_line_tells() {
@@ -87,7 +35,7 @@ async fn what_a_line_tells() {
     }
     assert!(line["remote"].as_str().unwrap().starts_with("127.0.0.1:"));
     assert!(line["elapsed_ms"].is_u64());
-    assert!(!String::from_utf8_lossy(&log.0.lock().unwrap()).contains("secret"));
+    assert!(!log.text().contains("secret"));
     assert_eq!(log.lines().len(), 1);
 }
 
@@ -105,7 +53,7 @@ async fn secrets_in_a_query_are_not_logged() {
     let line = log.line().await;
     assert_eq!(line["path"], "/v1/info");
     assert_ne!(line["request_id"], "has blanks");
-    assert!(!String::from_utf8_lossy(&log.0.lock().unwrap()).contains("secret"));
+    assert!(!log.text().contains("secret"));
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use towline_agent::body::{BackupBody, BodySender, Timings, Verdict};
 use towline_agent::database::{DatabaseError, ServerInfo};
 use towline_agent::metrics::HttpMetrics;
 use towline_agent::protocol::StreamReason;
-use towline_agent::server::{Auth, Backups, DrainTimes, Limits, Server};
+use towline_agent::server::{Auth, Backups, DrainTimes, Limits, Server, Tls};
 
 /// Longest wait for something that must happen; a test that meets it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -242,15 +242,25 @@ impl Harness {
     }
 
     pub(crate) async fn start(auth: Auth, limits: Limits, drain: DrainTimes) -> Self {
+        Self::serve(Registry::new(), auth, None, limits, drain).await
+    }
+
+    pub(crate) async fn serve(
+        registry: Registry,
+        auth: Auth,
+        tls: Option<Tls>,
+        limits: Limits,
+        drain: DrainTimes,
+    ) -> Self {
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (addr, admin_addr) = (api.local_addr().unwrap(), admin.local_addr().unwrap());
-        let registry = Registry::new();
         let metrics = HttpMetrics::new(&registry).unwrap();
         let fake = Fake::new();
         let server = Server {
             backups: fake.clone(),
             auth,
+            tls,
             metrics,
             registry: registry.clone(),
             limits,

@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod access_log;
 mod auth;
 mod curl;
 mod drain;
 mod harness;
 mod http;
+mod log;
 mod metrics;
+mod mutual;
+mod pki;
 mod query;
+mod tls;
 mod trailers;

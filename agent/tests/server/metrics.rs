@@ -2,6 +2,7 @@ use crate::harness::{Harness, raw};
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt as _;
 use towline_agent::backup::BackupMetrics;
+use towline_agent::metrics::TlsMetrics;
 
 async fn scrape(server: &Harness) -> String {
     let answer = raw(
@@ -40,6 +41,7 @@ async fn requests_are_counted_by_route_never_by_path() {
 async fn promtool_is_content() {
     let server = Harness::open().await;
     let _backups = BackupMetrics::new(&server.registry).unwrap();
+    let _tls = TlsMetrics::new(&server.registry).unwrap();
     server.request("GET /v1/backup", "TE: trailers\r\n").await;
     let text = scrape(&server).await;
     let tool = tokio::process::Command::new("promtool")
