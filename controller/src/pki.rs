@@ -171,17 +171,17 @@ fn common_name(text: &str) -> DistinguishedName {
 
 fn name(text: &str) -> Result<SanType, PkiError> {
     let bad = || PkiError::Name(text.to_owned());
-    if text.contains("://") {
+    if let Ok(address) = text.parse() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let value = text.try_into().map_err(|_| bad())?;
+    if text.contains(':') {
         url::Url::parse(text).map_err(|_| bad())?;
-        return Ok(SanType::URI(text.try_into().map_err(|_| bad())?));
+        return Ok(SanType::URI(value));
     }
     // A wildcard stands for the first label alone (RFC 9525, 6.3).
-    let rest = text.strip_prefix("*.").unwrap_or(text);
-    match ServerName::try_from(rest).map_err(|_| bad())? {
-        ServerName::IpAddress(ip) if rest == text => {
-            Ok(SanType::IpAddress(std::net::IpAddr::from(ip)))
-        }
-        ServerName::DnsName(_) => Ok(SanType::DnsName(text.try_into().map_err(|_| bad())?)),
+    match ServerName::try_from(text.strip_prefix("*.").unwrap_or(text)) {
+        Ok(ServerName::DnsName(_)) => Ok(SanType::DnsName(value)),
         _ => Err(bad()),
     }
 }

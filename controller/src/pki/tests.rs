@@ -153,6 +153,7 @@ fn names_of_each_kind() {
         "*.db.shop.svc",
         "fd00::1",
         "spiffe://cluster/ns/shop/sa/towline",
+        "urn:towline:controller",
     ] {
         let issued = issue(good).unwrap();
         let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();

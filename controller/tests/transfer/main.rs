@@ -12,6 +12,7 @@ mod faults;
 mod gate;
 mod pki;
 mod place;
+mod real_agent;
 mod stores;
 mod tls;
 

@@ -44,7 +44,7 @@ impl Ca {
         }
     }
 
-    fn issue(&self, usage: Usage, name: &str) -> Issued {
+    pub(crate) fn issue(&self, usage: Usage, name: &str) -> Issued {
         self.issue_at(usage, name, Timestamp::now())
     }
 
@@ -53,14 +53,20 @@ impl Ca {
         self.authority.issue(usage, &names, DAY, at).unwrap()
     }
 
-    fn trust(&self) -> Tls {
+    pub(crate) fn trust(&self) -> Tls {
         Tls::new(Some(self.certificate.as_bytes()), None, None).unwrap()
     }
 
-    fn trust_as(&self, us: &Issued) -> Tls {
+    pub(crate) fn trust_as(&self, us: &Issued) -> Tls {
         let us = (us.certificate.as_bytes(), us.key.as_bytes());
         Tls::new(Some(self.certificate.as_bytes()), Some(us), None).unwrap()
     }
+}
+
+/// A certificate that ended a day ago.
+pub(crate) fn expired(ca: &Ca, usage: Usage, name: &str) -> Issued {
+    let past = Timestamp::now() - SignedDuration::from_hours(48);
+    ca.issue_at(usage, name, past)
 }
 
 fn der(pem: &str) -> CertificateDer<'static> {
@@ -140,7 +146,6 @@ async fn over_tls_by_address_by_name_and_by_server_name() {
 #[tokio::test]
 async fn what_is_wrong_with_the_agents_certificate_is_said() {
     let (ca, other) = (Ca::new(), Ca::new());
-    let past = Timestamp::now() - SignedDuration::from_hours(50);
     let future = Timestamp::now() + SignedDuration::from_hours(50);
     let here = "127.0.0.1";
     for (what, own, parts) in [
@@ -156,7 +161,7 @@ async fn what_is_wrong_with_the_agents_certificate_is_said() {
         ),
         (
             "expired",
-            ca.issue_at(Usage::Server, here, past),
+            expired(&ca, Usage::Server, here),
             vec!["expired at 2", "renew the agent's --tls-cert"],
         ),
         (
@@ -192,7 +197,6 @@ async fn what_is_wrong_with_the_agents_certificate_is_said() {
 #[tokio::test]
 async fn what_the_agent_thinks_of_our_certificate_is_said() {
     let (ca, other) = (Ca::new(), Ca::new());
-    let past = Timestamp::now() - SignedDuration::from_hours(50);
     let ours = |issued: Issued| ca.trust_as(&issued);
     for version in [&TLS12, &TLS13] {
         let own = ca.issue(Usage::Server, "127.0.0.1");
@@ -210,7 +214,7 @@ async fn what_the_agent_thinks_of_our_certificate_is_said() {
             ),
             (
                 "expired",
-                ours(ca.issue_at(Usage::Client, "controller", past)),
+                ours(expired(&ca, Usage::Client, "controller")),
                 "client certificate",
             ),
             (
