@@ -13,16 +13,17 @@ mod run;
 mod slot;
 mod stage;
 mod tool;
+mod users;
 
 pub use metrics::BackupMetrics;
-pub use request::{
-    BackupRequest, CAPABILITIES, Compression, JobAttempt, LastBackup, Method, Running, StartError,
-    Started, ToolInfo,
-};
+pub use request::{BackupRequest, CAPABILITIES, Compression, Method, StartError, Started};
+
+pub use crate::protocol::info::JobAttempt;
 
 use crate::archive::Recipient;
 use crate::archive::encryption::MAX_RECIPIENTS;
 use crate::database::{Connection, DatabaseError, ServerInfo};
+use crate::protocol::info::{LastBackup, Running, Tool as ToolInfo};
 use crate::protocol::{StreamReason, parameter};
 use slot::Slots;
 use std::path::PathBuf;

@@ -1,10 +1,13 @@
 //! What the database server is: reached over its socket or over TCP, asked, and left alone.
 
+mod accounts;
 mod grants;
 mod info;
+mod quoted;
 
+pub use accounts::Accounts;
 pub use grants::Grants;
-pub use info::{Flavour, Galera, Role, ServerInfo};
+pub use info::{Flavour, Role, ServerInfo};
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, OptsBuilder, Row, Value};
@@ -16,6 +19,9 @@ use std::time::Duration;
 
 /// Schemas that belong to the server, never to its users.
 pub const SYSTEM_SCHEMAS: [&str; 4] = ["information_schema", "performance_schema", "mysql", "sys"];
+
+/// Names and strings are printed in one way, whatever the server is set to.
+const PRINT: &str = "SET SESSION sql_mode = '', sql_quote_show_create = 1";
 
 /// Where the server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,6 +263,7 @@ impl Session {
     /// # Errors
     /// [`DatabaseError`].
     pub async fn grants(&mut self) -> Result<Grants, DatabaseError> {
+        self.rows("grants", PRINT).await?;
         // MariaDB lists the privileges of the current role by itself; MySQL only when asked to.
         let role = self.rows("role", "SELECT CURRENT_ROLE()").await.ok();
         let role = role.and_then(|rows| rows.first().and_then(|row| text_at(row, 0)));
@@ -299,4 +306,26 @@ fn is_system_schema(name: &str) -> bool {
     SYSTEM_SCHEMAS
         .iter()
         .any(|system| system.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{Flavour, Role, ServerInfo};
+
+    /// A server that is as simple as can be.
+    pub(crate) fn server(flavour: Flavour) -> ServerInfo {
+        ServerInfo {
+            flavour,
+            version: "10.11.19".into(),
+            uuid: None,
+            role: Role::Primary,
+            replica_lag_seconds: None,
+            replication: Vec::new(),
+            read_only: false,
+            galera: None,
+            data_bytes: 0,
+            binary_log: true,
+            gtid: None,
+        }
+    }
 }

@@ -3,6 +3,8 @@
 //! Every path, parameter, header and trailer name lives here and nowhere else; the
 //! controller and the command line use this module too.
 
+pub mod info;
+
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 

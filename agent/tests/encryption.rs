@@ -44,6 +44,7 @@ fn archive(data: &[u8], level: Option<i32>, to: &[&Identity]) -> Vec<u8> {
         schemas: [("shop".to_owned(), vec!["orders".to_owned()])].into(),
         parent: None,
         from_lsn: None,
+        users: None,
     };
     let recipients: Vec<_> = to
         .iter()

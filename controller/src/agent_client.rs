@@ -8,9 +8,9 @@ mod resolve;
 mod timed_io;
 mod tls;
 
-pub use info::{Info, Server};
 pub use resolve::is_local;
 pub use tls::{Tls, TlsError};
+pub use towline_agent::protocol::info::{Info, Server};
 
 use crate::{
     reason::{FailureReason, Retry},

@@ -1,7 +1,7 @@
 -- MariaDB 10.5 or later, method logical (mariadb-dump).
 -- Replace the password; the agent reads it from --db-password-file.
 CREATE USER 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
-GRANT SELECT,           -- rows; the code of routines, from mysql.proc
+GRANT SELECT,           -- rows; from the schema mysql the code of routines, accounts and grants
       SHOW VIEW, TRIGGER, EVENT,
       BINLOG MONITOR,   -- SHOW MASTER STATUS: the backup's position
       REPLICA MONITOR   -- SHOW ALL SLAVES STATUS: is this a replica, how far behind

@@ -10,6 +10,9 @@ pub const MEMBER_BYTES: usize = 16 << 20;
 /// Most data members in one archive: 64 TiB of them, whose sums take 128 MiB of memory.
 pub const MAX_DATA_MEMBERS: u64 = 1 << 22;
 
+/// Most members with accounts: 4 GiB of SQL.
+pub(super) const MAX_USERS_MEMBERS: u64 = 1 << 8;
+
 /// Most bytes of `towline/metadata.json`.
 pub const MAX_METADATA_BYTES: usize = 64 << 10;
 
@@ -42,6 +45,11 @@ const PADDING: [u8; BLOCK] = [0; BLOCK];
 /// Name of the data member at `index`.
 pub(super) fn data_name(index: u64, extension: &str) -> String {
     format!("data/{index:010}.{extension}")
+}
+
+/// Name of the member with accounts at `index`.
+pub(super) fn users_name(index: u64) -> String {
+    format!("users/{index:010}.sql")
 }
 
 /// The zeros that follow `size` bytes of contents.
@@ -83,6 +91,7 @@ pub(super) fn hasher() -> Context {
 pub(super) struct Sums {
     metadata: Option<[u8; 32]>,
     data: Vec<[u8; 32]>,
+    users: Vec<[u8; 32]>,
     summary: Option<[u8; 32]>,
 }
 
@@ -95,6 +104,10 @@ impl Sums {
         self.data.push(raw(digest));
     }
 
+    pub(super) fn push_users(&mut self, digest: &Digest) {
+        self.users.push(raw(digest));
+    }
+
     pub(super) fn set_summary(&mut self, digest: &Digest) {
         self.summary = Some(raw(digest));
     }
@@ -104,13 +117,21 @@ impl Sums {
         self.data.len() as u64
     }
 
+    /// Number of members with accounts.
+    pub(super) fn users_members(&self) -> u64 {
+        self.users.len() as u64
+    }
+
     /// The lines of `SHA256SUMS`, each with the member that it is about.
     pub(super) fn lines(&self, extension: &str) -> impl Iterator<Item = (String, String)> {
         let metadata = self.metadata.iter().map(|sum| (METADATA.to_owned(), sum));
         let data = (0..).zip(&self.data);
         let data = data.map(move |(index, sum)| (data_name(index, extension), sum));
+        let users = (0..).zip(&self.users);
+        let users = users.map(|(index, sum)| (users_name(index), sum));
         let summary = self.summary.iter().map(|sum| (SUMMARY.to_owned(), sum));
-        metadata.chain(data).chain(summary).map(|(name, sum)| {
+        let all = metadata.chain(data).chain(users).chain(summary);
+        all.map(|(name, sum)| {
             let line = format!("{}  {name}\n", hex::encode(sum));
             (name, line)
         })
@@ -118,11 +139,12 @@ impl Sums {
 
     /// Size of `SHA256SUMS`, bytes.
     pub(super) fn text_bytes(&self, extension: &str) -> u64 {
-        // Data names are all as long as the first: that is what the ten digits are for.
+        // Names of a kind are all as long as the first: that is what the ten digits are for.
         let line = |name: &str| (64 + "  \n".len() + name.len()) as u64;
         let ends =
             self.metadata.map_or(0, |_| line(METADATA)) + self.summary.map_or(0, |_| line(SUMMARY));
         ends + self.data_members() * line(&data_name(0, extension))
+            + self.users_members() * line(&users_name(0))
     }
 }
 

@@ -48,6 +48,20 @@ pub struct Position {
     pub lsn: Option<u64>,
 }
 
+/// The accounts in an archive.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Users {
+    /// Number of accounts, roles included.
+    pub accounts: u64,
+    /// Number of `users/` members. Filled in by the writer.
+    #[serde(default)]
+    pub members: u64,
+    /// Sum of their sizes, bytes. Filled in by the writer.
+    #[serde(default)]
+    pub bytes: u64,
+}
+
 /// `towline/summary.json`, the last member before `SHA256SUMS`: what is known when the tool has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,6 +74,9 @@ pub struct Summary {
     /// Sum of their sizes, bytes. Filled in by the writer.
     #[serde(default)]
     pub data_bytes: u64,
+    /// The accounts; `None` where they are not in the archive, or are in the tool's own output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<Users>,
     /// The tool's exit status.
     pub tool_exit_status: i32,
     /// Whether the tool said that it was complete.

@@ -4,8 +4,8 @@ pub(super) mod error;
 
 use super::encryption::{AGE_MAGIC, Identities};
 use super::member::{
-    self, BLOCK, END_BLOCKS, MEMBER_BYTES, METADATA, SUMMARY, SUMS, Sums, ZSTD_MAGIC,
-    ZSTD_WINDOW_LOG,
+    self, BLOCK, END_BLOCKS, MAX_USERS_MEMBERS, MEMBER_BYTES, METADATA, SUMMARY, SUMS, Sums,
+    ZSTD_MAGIC, ZSTD_WINDOW_LOG,
 };
 use super::{
     FORMAT_VERSION, MAX_DATA_MEMBERS, MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, Metadata, Summary,
@@ -29,7 +29,8 @@ pub struct Verified {
 }
 
 /// Reads a whole archive (plain tar or zstd, told apart by its first bytes), writes the tool's
-/// output to `data` as it goes, and checks order, sizes, sums and the end.
+/// output to `data` as it goes, and checks order, sizes, sums and the end. Accounts are checked, too,
+/// and not passed on.
 ///
 /// Until it returns `Ok`, nothing that went to `data` is proven. Memory is bounded by the
 /// format's limits (32 bytes for each 16 MiB read), whatever the archive says of itself.
@@ -117,60 +118,73 @@ fn verify_tar(input: &mut impl Read, data: &mut impl Write) -> Result<Verified, 
         });
     }
 
-    let mut data_bytes = 0;
-    let mut extension = None;
-    let mut last_was_short = false;
+    let mut parts = Parts::default();
     let mut before = METADATA.to_owned();
     let summary = loop {
         let header = tar.header(&before)?;
         if header.name == SUMMARY {
             break header;
         }
-        let index = sums.data_members();
-        // The first data member says how the others are called.
-        let found = ["xbs", "sql"]
-            .into_iter()
-            .find(|extension| header.name == member::data_name(index, extension));
-        if found.is_none() || last_was_short || extension.is_some_and(|was| Some(was) != found) {
-            let expected = if last_was_short {
-                SUMMARY.to_owned()
-            } else {
-                format!(
-                    "{} or {SUMMARY}",
-                    member::data_name(index, extension.unwrap_or("xbs|sql"))
-                )
-            };
-            return Err(ArchiveError::OutOfOrder {
-                expected,
-                found: header.name,
-            });
-        }
+        let (part, most) = parts.of(&header.name, &sums)?;
+        let index = match part {
+            Part::Data => sums.data_members(),
+            Part::Users => sums.users_members(),
+        };
         let fits = 1..=MEMBER_BYTES as u64;
-        if !fits.contains(&header.size) || index == MAX_DATA_MEMBERS {
+        if !fits.contains(&header.size) || index == most {
             return Err(ArchiveError::Size {
                 member: header.name,
                 size: header.size,
             });
         }
-        extension = found;
-        last_was_short = header.size < MEMBER_BYTES as u64;
-        data_bytes += header.size;
-        sums.push_data(&tar.contents(&header)?);
+        parts.last_was_short = header.size < MEMBER_BYTES as u64;
+        let digest = tar.contents(&header, part == Part::Data)?;
+        match part {
+            Part::Data => {
+                parts.data_bytes += header.size;
+                sums.push_data(&digest);
+            }
+            Part::Users => {
+                parts.users_bytes += header.size;
+                sums.push_users(&digest);
+            }
+        }
         before = header.name;
     };
+    let Parts {
+        extension,
+        data_bytes,
+        users_bytes,
+        ..
+    } = parts;
     let (json, digest) = tar.json(SUMMARY, &summary, MAX_SUMMARY_BYTES)?;
     sums.set_summary(&digest);
     tar.check_sums(&sums, extension.unwrap_or("xbs"))?;
 
     // Parsed after the sums proved it, so that a damaged one is called altered.
     let summary: Summary = parse(SUMMARY, &json)?;
-    if (summary.data_members, summary.data_bytes) != (sums.data_members(), data_bytes) {
-        return Err(ArchiveError::Miscounted {
-            said_members: summary.data_members,
-            said_bytes: summary.data_bytes,
-            members: sums.data_members(),
-            bytes: data_bytes,
-        });
+    let users = summary.users.clone().unwrap_or_default();
+    for (kind, said, read) in [
+        (
+            "data",
+            (summary.data_members, summary.data_bytes),
+            (sums.data_members(), data_bytes),
+        ),
+        (
+            "users",
+            (users.members, users.bytes),
+            (sums.users_members(), users_bytes),
+        ),
+    ] {
+        if said != read {
+            return Err(ArchiveError::Miscounted {
+                kind,
+                said_members: said.0,
+                said_bytes: said.1,
+                members: read.0,
+                bytes: read.1,
+            });
+        }
     }
     if !summary.is_complete() {
         return Err(ArchiveError::BackupIncomplete {
@@ -184,6 +198,63 @@ fn verify_tar(input: &mut impl Read, data: &mut impl Write) -> Result<Verified, 
     }
     expect_end(tar.input)?;
     Ok(Verified { metadata, summary })
+}
+
+/// What a member between metadata and summary holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Part {
+    #[default]
+    Data,
+    Users,
+}
+
+/// How far the members between metadata and summary have come.
+#[derive(Default)]
+struct Parts {
+    part: Part,
+    /// Of the data members; the first one says it.
+    extension: Option<&'static str>,
+    /// Only the last member of a part may be short.
+    last_was_short: bool,
+    data_bytes: u64,
+    users_bytes: u64,
+}
+
+impl Parts {
+    /// What the next member is, and how many of these there may be.
+    fn of(&mut self, name: &str, sums: &Sums) -> Result<(Part, u64), ArchiveError> {
+        let index = sums.data_members();
+        if self.part == Part::Data && !self.last_was_short {
+            let found = ["xbs", "sql"].into_iter().find(|extension| {
+                name == member::data_name(index, extension)
+                    && self.extension.is_none_or(|was| was == *extension)
+            });
+            if found.is_some() {
+                self.extension = found;
+                return Ok((Part::Data, MAX_DATA_MEMBERS));
+            }
+        }
+        if name == member::users_name(sums.users_members())
+            && (self.part == Part::Data || !self.last_was_short)
+        {
+            self.part = Part::Users;
+            return Ok((Part::Users, MAX_USERS_MEMBERS));
+        }
+        let next = match (self.last_was_short, self.part) {
+            (true, _) => String::new(),
+            (false, Part::Data) => {
+                format!(
+                    "{} or ",
+                    member::data_name(index, self.extension.unwrap_or("xbs|sql"))
+                )
+            }
+            (false, Part::Users) => format!("{} or ", member::users_name(sums.users_members())),
+        };
+        Err(ArchiveError::OutOfOrder {
+            expected: format!("{next}{SUMMARY}"),
+            found: name.to_owned(),
+        })
+    }
 }
 
 /// A member's header, proven to be the only one that such a member can have.
@@ -237,8 +308,8 @@ impl<R: Read, D: Write> Tar<'_, R, D> {
         Ok(Header { name, size })
     }
 
-    /// Passes a data member on and returns its sum.
-    fn contents(&mut self, header: &Header) -> Result<Digest, ArchiveError> {
+    /// Returns a member's sum, and passes its contents on where they are data.
+    fn contents(&mut self, header: &Header, is_data: bool) -> Result<Digest, ArchiveError> {
         let mut hasher = member::hasher();
         let mut left = header.size;
         while left > 0 {
@@ -249,7 +320,9 @@ impl<R: Read, D: Write> Tar<'_, R, D> {
             let piece = &mut self.piece[..piece];
             self.input.read_exact(piece).map_err(read_error)?;
             hasher.update(piece);
-            self.data.write_all(piece).map_err(ArchiveError::Data)?;
+            if is_data {
+                self.data.write_all(piece).map_err(ArchiveError::Data)?;
+            }
             left -= piece.len() as u64;
         }
         self.padding(header)?;

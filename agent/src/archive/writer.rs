@@ -1,6 +1,8 @@
 //! Writes an archive in one pass with memory for one member.
 
-use super::member::{self, END_BLOCKS, MEMBER_BYTES, METADATA, SUMMARY, SUMS, Sums};
+use super::member::{
+    self, END_BLOCKS, MAX_USERS_MEMBERS, MEMBER_BYTES, METADATA, SUMMARY, SUMS, Sums,
+};
 use super::{MAX_DATA_MEMBERS, MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, Metadata, Summary};
 use aws_lc_rs::digest::{Context, digest};
 use std::io::{self, Write};
@@ -18,11 +20,20 @@ pub struct ArchiveWriter<W: Write> {
     out: Output<W>,
     extension: &'static str,
     mtime: u64,
-    /// The data member that is being filled, and the sum of what is in it.
+    part: Part,
+    /// The member that is being filled, and the sum of what is in it.
     member: Vec<u8>,
     hasher: Context,
     sums: Sums,
     data_bytes: u64,
+    users_bytes: u64,
+}
+
+/// What is being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Data,
+    Users,
 }
 
 /// Where tar blocks go.
@@ -55,10 +66,12 @@ impl<W: Write> ArchiveWriter<W> {
             out: Output::new(out, level)?,
             extension,
             mtime: member::mtime(metadata.start_time),
+            part: Part::Data,
             member: Vec::with_capacity(MEMBER_BYTES),
             hasher: member::hasher(),
             sums: Sums::default(),
             data_bytes: 0,
+            users_bytes: 0,
         };
         let json = json(metadata, MAX_METADATA_BYTES, METADATA)?;
         archive.sums.set_metadata(&sha256(&json));
@@ -67,21 +80,43 @@ impl<W: Write> ArchiveWriter<W> {
         Ok(archive)
     }
 
-    /// Ends the archive: last data member, summary, sums, end of tar, end of zstd. Only for a
+    /// What is written from here on is the SQL of accounts. It stands after the data, for grants on
+    /// tables and routines need these.
+    ///
+    /// # Errors
+    /// Whatever `out` gives.
+    pub fn begin_users(&mut self) -> io::Result<()> {
+        if self.part == Part::Data {
+            self.end_member()?;
+            self.part = Part::Users;
+        }
+        Ok(())
+    }
+
+    /// Ends the archive: last member, summary, sums, end of tar, end of zstd. Only for a
     /// complete backup; an archive that is dropped instead is cut, and no reader accepts it.
     ///
     /// # Errors
-    /// Whatever `out` gives; `InvalidInput` for a summary of a backup that is not complete, or
-    /// one larger than [`MAX_SUMMARY_BYTES`].
+    /// Whatever `out` gives; `InvalidInput` for a summary of a backup that is not complete, one
+    /// that does not speak of the accounts that were written, or one larger than
+    /// [`MAX_SUMMARY_BYTES`].
     pub fn finish(mut self, mut summary: Summary) -> io::Result<W> {
         if !summary.is_complete() {
             return Err(invalid("only a complete backup may end its archive"));
         }
-        if !self.member.is_empty() {
-            self.end_data_member()?;
-        }
+        self.end_member()?;
         summary.data_members = self.sums.data_members();
         summary.data_bytes = self.data_bytes;
+        match &mut summary.users {
+            Some(users) => {
+                users.members = self.sums.users_members();
+                users.bytes = self.users_bytes;
+            }
+            None if self.part == Part::Users => {
+                return Err(invalid("the summary has to speak of the accounts"));
+            }
+            None => {}
+        }
         let json = json(&summary, MAX_SUMMARY_BYTES, SUMMARY)?;
         self.sums.set_summary(&sha256(&json));
         self.write_member(SUMMARY, &json)?;
@@ -107,16 +142,38 @@ impl<W: Write> ArchiveWriter<W> {
         out.write_all(member::padding(size))
     }
 
-    fn end_data_member(&mut self) -> io::Result<()> {
-        let index = self.sums.data_members();
-        if index == MAX_DATA_MEMBERS {
+    /// Writes the member that is being filled, if there is anything in it.
+    fn end_member(&mut self) -> io::Result<()> {
+        if self.member.is_empty() {
+            return Ok(());
+        }
+        let (index, most, name) = match self.part {
+            Part::Data => {
+                let index = self.sums.data_members();
+                let name = member::data_name(index, self.extension);
+                (index, MAX_DATA_MEMBERS, name)
+            }
+            Part::Users => {
+                let index = self.sums.users_members();
+                (index, MAX_USERS_MEMBERS, member::users_name(index))
+            }
+        };
+        if index == most {
             return Err(invalid("the backup is larger than an archive can be"));
         }
         let contents = std::mem::take(&mut self.member);
-        self.write_member(&member::data_name(index, self.extension), &contents)?;
-        let hasher = std::mem::replace(&mut self.hasher, member::hasher());
-        self.sums.push_data(&hasher.finish());
-        self.data_bytes += contents.len() as u64;
+        self.write_member(&name, &contents)?;
+        let digest = std::mem::replace(&mut self.hasher, member::hasher()).finish();
+        match self.part {
+            Part::Data => {
+                self.sums.push_data(&digest);
+                self.data_bytes += contents.len() as u64;
+            }
+            Part::Users => {
+                self.sums.push_users(&digest);
+                self.users_bytes += contents.len() as u64;
+            }
+        }
         self.member = contents;
         self.member.clear();
         Ok(())
@@ -130,7 +187,7 @@ impl<W: Write> Write for ArchiveWriter<W> {
         // Summed while it is still in the processor's cache.
         self.hasher.update(&data[..taken]);
         if self.member.len() == MEMBER_BYTES {
-            self.end_data_member()?;
+            self.end_member()?;
         }
         Ok(taken)
     }

@@ -48,7 +48,7 @@ impl Wanted<'_> {
         // It must come first; the server's own option files are not read.
         command.arg(format!("--defaults-file={}", defaults.display()));
         match self.installed.tool {
-            Tool::MariadbBackup => self.mariadb_backup(&mut command, folder.path())?,
+            Tool::MariadbBackup | Tool::Xtrabackup => self.copy(&mut command, folder.path())?,
             Tool::MariadbDump => self.mariadb_dump(&mut command),
             Tool::Mysqldump => self.mysqldump(&mut command),
         }
@@ -76,7 +76,8 @@ impl Wanted<'_> {
         Ok(Prepared { command, folder })
     }
 
-    fn mariadb_backup(&self, command: &mut Command, folder: &Path) -> io::Result<()> {
+    /// xtrabackup has the options that mariadb-backup has from it.
+    fn copy(&self, command: &mut Command, folder: &Path) -> io::Result<()> {
         let target = folder.join("target");
         std::fs::DirBuilder::new().mode(0o700).create(&target)?;
         command
@@ -152,6 +153,7 @@ pub(super) fn asked(installed: &Installed, server: &ServerInfo, grants: &Grants)
         Tool::Mysqldump => {
             grants.global(&["REPLICATION CLIENT"]) && grants.global(&["RELOAD", "FLUSH_TABLES"])
         }
+        Tool::Xtrabackup => grants.global(&["REPLICATION CLIENT"]),
     };
     let binlog = server.binary_log && may;
     Asked {
@@ -159,7 +161,7 @@ pub(super) fn asked(installed: &Installed, server: &ServerInfo, grants: &Grants)
         // MariaDB's comes with the binary log's, MySQL's with every dump of a server that has one.
         gtid: match installed.tool {
             Tool::Mysqldump => server.gtid.is_some(),
-            Tool::MariadbBackup | Tool::MariadbDump => binlog,
+            Tool::MariadbBackup | Tool::MariadbDump | Tool::Xtrabackup => binlog,
         },
     }
 }
@@ -190,22 +192,7 @@ fn quote(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::{Flavour, Role};
-
-    fn server(flavour: Flavour) -> ServerInfo {
-        ServerInfo {
-            flavour,
-            version: "10.11.19".into(),
-            uuid: None,
-            role: Role::Primary,
-            replica_lag_seconds: None,
-            read_only: false,
-            galera: None,
-            data_bytes: 0,
-            binary_log: true,
-            gtid: None,
-        }
-    }
+    use crate::database::tests::server;
 
     fn prepared(tool: Tool, grants: &str, tmp: &Path) -> Prepared {
         let connection = Connection {
@@ -242,7 +229,7 @@ mod tests {
     #[test]
     fn the_password_is_in_a_private_file_alone() {
         let tmp = tempfile::tempdir().unwrap();
-        for tool in [Tool::MariadbBackup, Tool::MariadbDump, Tool::Mysqldump] {
+        for tool in Tool::ALL {
             let prepared = prepared(tool, "GRANT ALL PRIVILEGES ON *.* TO `t`@`%`", tmp.path());
             let args = args(&prepared);
             assert!(!args.iter().any(|arg| arg.contains("cret")), "{args:?}");
@@ -269,6 +256,21 @@ mod tests {
             ["--databases", "--", "--all-databases"]
         );
         assert!(!args.iter().any(|arg| arg.starts_with("--master-data")));
+    }
+
+    #[test]
+    fn both_copying_tools_are_told_the_same() {
+        let tmp = tempfile::tempdir().unwrap();
+        let all = "GRANT ALL PRIVILEGES ON *.* TO `t`@`%`";
+        let of = |tool| {
+            let prepared = prepared(tool, all, tmp.path());
+            let args = args(&prepared);
+            assert!(args[3].ends_with("/target"), "{args:?}");
+            [args[1].clone(), args[2].clone(), args[4].clone()]
+        };
+        let expected = ["--backup", "--stream=xbstream", "--parallel=2"];
+        assert_eq!(of(Tool::MariadbBackup), expected);
+        assert_eq!(of(Tool::Xtrabackup), expected);
     }
 
     #[test]

@@ -187,6 +187,7 @@ pub(super) fn missing(expected: &Tables, found: &Tables) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const ASKED: Asked = Asked {
         binlog: true,
@@ -265,5 +266,84 @@ mod tests {
         assert_eq!(missing(&tables(&["a", "b"]), &tables(&["b"])), ["app.a"]);
         assert!(missing(&tables(&["b"]), &tables(&["a", "b"])).is_empty());
         assert_eq!(missing(&tables(&["b"]), &Tables::new()), ["app.b"]);
+    }
+
+    fn seen(sql: &[u8], sizes: &[usize]) -> (bool, Tables, Position) {
+        let mut dump = Dump::new(ASKED);
+        let mut left = sql;
+        for size in sizes.iter().cycle() {
+            let (now, later) = left.split_at(left.len().min(*size));
+            dump.data(now);
+            left = later;
+            if left.is_empty() {
+                break;
+            }
+        }
+        dump.finish()
+    }
+
+    /// A string as dump tools write it.
+    fn value(text: &str) -> String {
+        let text = text.replace('\\', "\\\\").replace('\'', "\\'");
+        let text = text.replace('\n', "\\n").replace('\r', "\\r");
+        format!("'{text}'")
+    }
+
+    const LIES: &str = "(\n|-- Dump completed|CREATE TABLE `evil` \\(|USE `evil`;|DELIMITER ;;|-- CHANGE MASTER TO MASTER_LOG_FILE='evil', MASTER_LOG_POS=1;|-- SET GLOBAL gtid_slave_pos='6-6-6';|[ -~é'\\\\`])";
+
+    proptest! {
+        /// Any bytes in any pieces give one answer, and no panic.
+        #[test]
+        fn pieces_change_nothing(
+            lines in proptest::collection::vec(
+                prop_oneof![
+                    proptest::collection::vec(any::<u8>(), 0..2000),
+                    "(USE |CREATE TABLE |DELIMITER |-- CHANGE MASTER TO |/\\*!50001 CREATE VIEW )?[ -~]{0,40}".prop_map(String::into_bytes),
+                    "(/\\* )?SET @@GLOBAL.GTID_PURGED='?[+0-9a-f:,'\n-]{0,60}".prop_map(String::into_bytes),
+                    Just(SQL.as_bytes().to_vec()),
+                ],
+                0..8,
+            ),
+            sizes in proptest::collection::vec(1_usize..3000, 1..5),
+        ) {
+            let sql = lines.join(&b'\n');
+            prop_assert_eq!(seen(&sql, &sizes), seen(&sql, &[sql.len().max(1)]));
+        }
+
+        /// Nothing in a row is taken for what the tool says.
+        #[test]
+        fn rows_cannot_lie(
+            lies in proptest::collection::vec(LIES, 0..20),
+            sizes in proptest::collection::vec(1_usize..300, 1..5),
+        ) {
+            let honest = SQL.find("CREATE SEQUENCE").unwrap();
+            let row = format!("INSERT INTO `a``b` VALUES ({},1);\n", value(&lies.concat()));
+            let sql = format!("{}{row}{}", &SQL[..honest], &SQL[honest..]);
+            let whole = seen(SQL.as_bytes(), &[SQL.len()]);
+            prop_assert_eq!(seen(sql.as_bytes(), &sizes), whole);
+            // Cut before its end it is not complete, whatever its rows say.
+            let end = sql.find("-- Dump completed on").unwrap();
+            prop_assert!(!seen(&sql.as_bytes()[..end], &sizes).0);
+        }
+
+        /// Nor is anything in the body of a routine.
+        #[test]
+        fn bodies_cannot_lie(lies in proptest::collection::vec(LIES, 0..20)) {
+            prop_assume!(!lies.concat().contains("DELIMITER"));
+            let end = SQL.find("\n-- Dump completed").unwrap();
+            let sql = format!(
+                "{}\nDELIMITER ;;\nCREATE PROCEDURE `p`()\nBEGIN\n{}\nEND ;;\nDELIMITER ;\n{}",
+                &SQL[..end], lies.concat(), &SQL[end..]
+            );
+            let whole = seen(SQL.as_bytes(), &[SQL.len()]);
+            prop_assert_eq!(seen(sql.as_bytes(), &[sql.len()]), whole);
+        }
+
+        #[test]
+        fn any_name_is_read_back(text in "[^\n]{1,64}", more in any::<String>()) {
+            let quoted = format!("`{}`", text.replace('`', "``"));
+            prop_assume!(!more.starts_with('`'));
+            prop_assert_eq!(name(&format!("{quoted}{more}")), Some(text));
+        }
     }
 }

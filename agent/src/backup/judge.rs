@@ -91,6 +91,7 @@ impl Run {
                 .collect(),
             parent: None,
             from_lsn: None,
+            users: None,
         })
     }
 

@@ -28,6 +28,15 @@ const CHUNK: usize = 256 << 10;
 /// Chunks between the archive thread and the forwarder.
 pub(super) const CHUNKS: usize = 4;
 
+/// What goes through the queue.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// The tool's output.
+    Data(Bytes),
+    /// SQL of accounts, after all data.
+    Users(Bytes),
+}
+
 /// Counts what is in the queue.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
@@ -36,6 +45,14 @@ pub(super) struct Gate {
 }
 
 impl Gate {
+    /// Waits for room for SQL of accounts, and takes it. No locks are held any more.
+    pub(super) async fn take(&self, bytes: usize) {
+        while self.queued.load(Ordering::Acquire) >= QUEUE {
+            self.released.notified().await;
+        }
+        self.queued.fetch_add(bytes as u64, Ordering::AcqRel);
+    }
+
     fn release(&self, bytes: usize) {
         self.queued.fetch_sub(bytes as u64, Ordering::AcqRel);
         self.released.notify_one();
@@ -44,7 +61,7 @@ impl Gate {
 
 /// What the pump needs.
 pub(super) struct Pump {
-    pub(super) queue: mpsc::UnboundedSender<Bytes>,
+    pub(super) queue: mpsc::UnboundedSender<Piece>,
     pub(super) gate: Arc<Gate>,
     pub(super) stage: watch::Receiver<Stage>,
     pub(super) lock_buffer: u64,
@@ -96,7 +113,7 @@ impl Pump {
                 .lock_buffer
                 .set(i64::try_from(buffered).unwrap_or(i64::MAX));
             // The archive thread has ended early: whoever ended it says why.
-            if self.queue.send(chunk).is_err() {
+            if self.queue.send(Piece::Data(chunk)).is_err() {
                 return Err(Stop::new(
                     StreamReason::Internal,
                     "the archive could not be written",
@@ -161,7 +178,7 @@ pub(super) async fn lock_waited_for(mut stage: watch::Receiver<Stage>, max_lock:
 
 /// What the archive thread needs.
 pub(super) struct Archive {
-    pub(super) queue: mpsc::UnboundedReceiver<Bytes>,
+    pub(super) queue: mpsc::UnboundedReceiver<Piece>,
     pub(super) gate: Arc<Gate>,
     pub(super) metadata: Metadata,
     pub(super) extension: &'static str,
@@ -184,7 +201,14 @@ impl Archive {
         };
         let sink = Envelope::new(sink, &self.recipients)?;
         let mut writer = ArchiveWriter::new(sink, &self.metadata, self.extension, self.level)?;
-        while let Some(chunk) = self.queue.blocking_recv() {
+        while let Some(piece) = self.queue.blocking_recv() {
+            let chunk = match piece {
+                Piece::Data(chunk) => chunk,
+                Piece::Users(chunk) => {
+                    writer.begin_users()?;
+                    chunk
+                }
+            };
             writer.write_all(&chunk)?;
             self.gate.release(chunk.len());
         }

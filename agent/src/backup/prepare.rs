@@ -4,7 +4,8 @@ use super::EngineConfig;
 use super::request::{BackupRequest, Compression, Method, StartError};
 use super::tool::{self, Installed, Tool};
 use crate::archive::Recipient;
-use crate::database::{Grants, ServerInfo, Session, Tables};
+use crate::database::{Flavour, Grants, Role, ServerInfo, Session, Tables};
+use crate::protocol::info::Replication;
 
 /// What a backup needs to know before its tool runs.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(super) struct Plan {
     pub(super) password: Option<String>,
     /// Schemas of a logical backup.
     pub(super) databases: Vec<String>,
+    /// Whether accounts are in it: in a dump of everything. In a copy of the files they are anyway.
+    pub(super) users: bool,
     /// Tables of the schemas that are backed up, now.
     pub(super) tables: Tables,
     pub(super) compression: Compression,
@@ -56,6 +59,7 @@ async fn ask(
             message: "the server is a Galera node, where a lock can hold up the whole cluster: back up an asynchronous replica, or start the agent with --allow-galera".to_owned(),
         });
     }
+    replicates(&server, &config.database.user)?;
     let method = request.method.or(config.method);
     let installed = tool::choose(installed, method, server.flavour, &server.version)
         .map_err(|message| StartError::MethodNotAvailable { message })?;
@@ -67,7 +71,14 @@ async fn ask(
         Method::Logical => schemas(session, request.databases).await?,
     };
     let grants = session.grants().await?;
-    privileges(installed.tool, &grants, &databases, &config.database.user)?;
+    let users = method == Method::Logical && all;
+    privileges(
+        installed.tool,
+        &grants,
+        &databases,
+        users,
+        &config.database.user,
+    )?;
     let tables = of_backup(session.tables().await?, &databases);
     Ok(Plan {
         method,
@@ -77,6 +88,7 @@ async fn ask(
         grants,
         password,
         databases,
+        users,
         tables,
         compression: request.compression,
         parallel: request.parallel,
@@ -85,6 +97,41 @@ async fn ask(
             .into_iter()
             .flatten()
             .min(),
+    })
+}
+
+/// A replica that an error has stopped lacks what its source wrote since, and may differ from it
+/// already. One that a person stopped, or that does not reach its source, is merely behind.
+fn replicates(server: &ServerInfo, user: &str) -> Result<(), StartError> {
+    if server.role == Role::Unknown {
+        let privilege = match server.flavour {
+            Flavour::Mariadb => "REPLICA MONITOR",
+            Flavour::Mysql => "REPLICATION CLIENT",
+        };
+        return Err(StartError::Database {
+            message: format!(
+                "user '{user}' may not see whether this is a replica that an error has stopped: GRANT {privilege} ON *.* (see deploy/grants)"
+            ),
+        });
+    }
+    let broken = |r: &&Replication| r.applying.eq_ignore_ascii_case("no") && r.error.is_some();
+    let Some(connection) = server.replication.iter().find(broken) else {
+        return Ok(());
+    };
+    let name = match connection.name.as_str() {
+        "" => String::new(),
+        name => format!(" on connection {name:?}"),
+    };
+    let (show, start) = match server.flavour {
+        Flavour::Mariadb => ("SHOW ALL SLAVES STATUS", "START ALL SLAVES"),
+        Flavour::Mysql => ("SHOW REPLICA STATUS", "START REPLICA"),
+    };
+    Err(StartError::Unfit {
+        message: format!(
+            "replication was stopped by error {}{name}, so this replica is not a copy of its source: \
+             {show} tells what happened; repair it and run {start}, or back up another server",
+            connection.error.unwrap_or_default()
+        ),
     })
 }
 
@@ -146,6 +193,7 @@ fn privileges(
     tool: Tool,
     grants: &Grants,
     databases: &[String],
+    users: bool,
     user: &str,
 ) -> Result<(), StartError> {
     let mut lacking: Vec<String> = Vec::new();
@@ -156,6 +204,13 @@ fn privileges(
             // It asks for the position at its end, and fails then.
             &["BINLOG MONITOR", "REPLICATION CLIENT", "SUPER"],
         ],
+        Tool::Xtrabackup => &[
+            &["BACKUP_ADMIN"],
+            &["PROCESS"],
+            &["RELOAD"],
+            &["LOCK TABLES"],
+            &["REPLICATION CLIENT"],
+        ],
         Tool::MariadbDump => &[],
         // Without it mysqldump prints an error about tablespaces, and goes on.
         Tool::Mysqldump => &[&["PROCESS"]],
@@ -164,6 +219,13 @@ fn privileges(
         if !grants.global(any) {
             lacking.push(format!("{} ON *.*", any[0]));
         }
+    }
+    // It reads its position there, and fails late without.
+    if tool == Tool::Xtrabackup && !grants.table("performance_schema", "log_status", &["SELECT"]) {
+        lacking.push("SELECT ON performance_schema.log_status".to_owned());
+    }
+    if users && !grants.schema("mysql", &["SELECT"]) {
+        lacking.push("SELECT ON mysql.* (for accounts and grants)".to_owned());
     }
     for schema in databases {
         for privilege in ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"] {
@@ -196,7 +258,8 @@ mod tests {
             Method::Physical => Vec::new(),
             Method::Logical => vec!["shop".to_owned()],
         };
-        privileges(tool, &grants, &databases, "towline").map_err(|error| error.to_string())
+        let users = tool.method() == Method::Logical;
+        privileges(tool, &grants, &databases, users, "towline").map_err(|error| error.to_string())
     }
 
     #[test]
@@ -221,5 +284,39 @@ mod tests {
                 .unwrap_err()
                 .contains("PROCESS")
         );
+        let schema = "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON `shop`.* TO `t`@`l`";
+        let error = check(Tool::MariadbDump, schema).unwrap_err();
+        assert!(error.contains("GRANT SELECT ON mysql.*"), "{error}");
+        assert!(!error.contains("`shop`"), "{error}");
+        let copy = "GRANT BACKUP_ADMIN, PROCESS, RELOAD, LOCK TABLES, REPLICATION CLIENT ON *.* TO `t`@`l`";
+        let error = check(Tool::Xtrabackup, copy).unwrap_err();
+        assert!(error.contains("performance_schema.log_status"), "{error}");
+    }
+
+    #[test]
+    fn only_an_error_makes_a_replica_unfit() {
+        let replica = |applying: &str, error| {
+            let mut server = crate::database::tests::server(Flavour::Mariadb);
+            server.replication = vec![Replication {
+                name: "dc2".into(),
+                receiving: "Connecting".into(),
+                applying: applying.into(),
+                error,
+            }];
+            replicates(&server, "towline")
+        };
+        let mut blind = crate::database::tests::server(Flavour::Mysql);
+        blind.role = Role::Unknown;
+        let error = replicates(&blind, "towline").unwrap_err().to_string();
+        assert!(error.contains("GRANT REPLICATION CLIENT"), "{error}");
+        assert!(replica("Yes", None).is_ok());
+        assert!(replica("No", None).is_ok(), "a person stopped it");
+        // It is trying again.
+        assert!(replica("Yes", Some(1205)).is_ok());
+        let error = replica("No", Some(1062)).unwrap_err();
+        assert!(matches!(error, StartError::Unfit { .. }));
+        for part in ["error 1062", "\"dc2\"", "START ALL SLAVES"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
     }
 }

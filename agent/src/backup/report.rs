@@ -115,3 +115,76 @@ pub(super) async fn read(
         .set(entered.elapsed().as_secs_f64());
     report
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::{Arc, Mutex};
+
+    const LOG: &[u8] = include_bytes!("../../tests/fixtures/mariadb-backup-10.11.log");
+
+    /// Every stage, in order, and what was said, of stderr that comes in pieces of these sizes.
+    fn read_in(stderr: &[u8], sizes: &[usize]) -> (Vec<&'static str>, Log, Vec<String>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let metrics = BackupMetrics::new(&prometheus::Registry::new()).unwrap();
+            let names = Arc::new(Mutex::new(Vec::new()));
+            let (sender, mut stages) = watch::channel(Stage::default());
+            let (mut write, stderr_end) = tokio::io::duplex(1 << 10);
+            let reading = read(stderr_end, sender, metrics);
+            let writing = async {
+                use tokio::io::AsyncWriteExt as _;
+                let mut left = stderr;
+                for size in sizes.iter().cycle() {
+                    let (now, later) = left.split_at(left.len().min(*size));
+                    write.write_all(now).await.unwrap();
+                    // The reader runs as far as it can.
+                    tokio::task::yield_now().await;
+                    left = later;
+                    if left.is_empty() {
+                        break;
+                    }
+                }
+                drop(write);
+            };
+            let seen = Arc::clone(&names);
+            let watching = async {
+                while stages.changed().await.is_ok() {
+                    seen.lock().unwrap().push(stages.borrow_and_update().name);
+                }
+            };
+            let (report, (), ()) = tokio::join!(reading, writing, watching);
+            let mut names = names.lock().unwrap().clone();
+            names.dedup();
+            (names, report.log, report.tail.into())
+        })
+    }
+
+    proptest! {
+        /// However a tool's words arrive, they say the same.
+        #[test]
+        fn pieces_change_nothing(sizes in proptest::collection::vec(1_usize..2000, 1..6)) {
+            let (_, log, tail) = read_in(LOG, &sizes);
+            let (_, whole, whole_tail) = read_in(LOG, &[LOG.len()]);
+            prop_assert!(log.completed);
+            prop_assert_eq!(log, whole);
+            prop_assert_eq!(tail, whole_tail);
+        }
+
+        /// Any bytes, in any pieces: no panic, memory for the last words alone.
+        #[test]
+        fn any_bytes_are_read(
+            bytes in proptest::collection::vec(any::<u8>(), 0..20_000),
+            sizes in proptest::collection::vec(1_usize..5000, 1..6),
+        ) {
+            let (names, log, tail) = read_in(&bytes, &sizes);
+            let (whole_names, whole, whole_tail) = read_in(&bytes, &[bytes.len().max(1)]);
+            prop_assert_eq!((names, log, &tail), (whole_names, whole, &whole_tail));
+            let kept = tail.iter().map(String::len).sum::<usize>();
+            prop_assert!(kept <= TAIL || tail.len() == 1, "{}", kept);
+        }
+    }
+}

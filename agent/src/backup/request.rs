@@ -1,9 +1,9 @@
 //! What a caller may ask of the engine, and what it is told.
 
-use crate::archive::{Position, Recipient};
+use crate::archive::Recipient;
 use crate::body::BackupBody;
 use crate::database::DatabaseError;
-use serde::Serialize;
+use crate::protocol::info::JobAttempt;
 use std::fmt;
 use std::time::Duration;
 
@@ -21,8 +21,7 @@ pub const CAPABILITIES: &[&str] = &[
 ];
 
 /// How a backup is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// Copies of the data files.
     Physical,
@@ -59,15 +58,6 @@ pub enum Compression {
     None,
 }
 
-/// The job that a request works for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct JobAttempt {
-    /// Uid of the job.
-    pub uid: String,
-    /// Number of the attempt; a higher one of the same job pre-empts.
-    pub attempt: u32,
-}
-
 /// One request for a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupRequest {
@@ -85,51 +75,6 @@ pub struct BackupRequest {
     pub max_rate: Option<u64>,
     /// The job that this works for.
     pub job: Option<JobAttempt>,
-}
-
-/// The backup that holds the slot.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Running {
-    /// Its id.
-    pub id: String,
-    /// How it is made.
-    pub method: Method,
-    /// What the tool is doing.
-    pub stage: String,
-    /// Bytes of body handed to the connection.
-    pub bytes: u64,
-    /// When it was asked for.
-    pub start_time: jiff::Timestamp,
-    /// The job that it works for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub job: Option<JobAttempt>,
-}
-
-/// The last complete backup: what its archive says, for a caller that cannot look inside.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LastBackup {
-    /// Its id.
-    pub id: String,
-    /// When its tool had ended.
-    pub end_time: jiff::Timestamp,
-    /// How it was made.
-    pub method: Method,
-    /// Where in the server's history it stands.
-    pub position: Position,
-}
-
-/// One installed backup tool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ToolInfo {
-    /// Its name.
-    pub name: String,
-    /// What its `--version` printed.
-    pub version: String,
-    /// What it is for.
-    pub methods: Vec<Method>,
 }
 
 /// A backup that has begun.
@@ -174,6 +119,12 @@ pub enum StartError {
     #[error("{message}")]
     MethodNotAvailable {
         /// Which, and why.
+        message: String,
+    },
+    /// The server is in a state that gives no good backup.
+    #[error("{message}")]
+    Unfit {
+        /// What is wrong with it.
         message: String,
     },
     /// The server is unreachable, or refuses what a backup needs.

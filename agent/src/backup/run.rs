@@ -6,7 +6,7 @@ use super::pipeline::{Archive, CHUNKS, Forward, Gate, Pump, Sent, lock_waited_fo
 use super::prepare::Plan;
 use super::process::{Process, describe};
 use super::report::{self, Report};
-use super::request::{Compression, LastBackup, Method, StartError, Started};
+use super::request::{Compression, Method, StartError, Started};
 use super::slot::{Slot, Stop};
 use super::stage::Stage;
 use super::{BackupMetrics, EngineConfig};
@@ -14,6 +14,7 @@ use crate::archive::{FORMAT_VERSION, Metadata, Position, Summary};
 use crate::body::{BackupBody, BodySender, Timings, Verdict};
 use crate::database::Tables;
 use crate::protocol::StreamReason;
+use crate::protocol::info::LastBackup;
 use bytes::Bytes;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -113,7 +114,18 @@ impl Run {
         self.metrics.running.set(1);
         let id = self.slot.id().to_owned();
         let (method, metrics, begun) = (self.plan.method, self.metrics.clone(), self.begun);
-        tracing::info!(backup = id, %method, tool = self.plan.installed.version, recipients = self.plan.recipients.len(), "backup starts");
+        let tool = &self.plan.installed.version;
+        let recipients = self.plan.recipients.len();
+        tracing::info!(backup = id, %method, tool, recipients, "backup starts");
+        let server = &self.plan.server.version;
+        if !self.plan.installed.tested_on(server) {
+            tracing::warn!(
+                backup = id,
+                tool,
+                server,
+                "the project does not test this tool with such a server: try a restore"
+            );
+        }
         let BodySender {
             chunks,
             verdict: tell,
@@ -196,9 +208,10 @@ impl Run {
             metrics: self.metrics.clone(),
         };
         let mut forward = tokio::spawn(forward.run());
+        let users = queue.clone();
         let pump = Pump {
             queue,
-            gate,
+            gate: Arc::clone(&gate),
             stage: stage.subscribe(),
             lock_buffer: self.config.lock_buffer,
             max_lock: self.config.max_lock,
@@ -219,6 +232,12 @@ impl Run {
             Ok(ended) => self.judge(ended).await,
             Err(stop) => Err(stop),
         };
+        let complete = match complete {
+            Ok(complete) => self.add_users(complete, &users, &gate).await,
+            Err(stop) => Err(stop),
+        };
+        // The archive thread waits for its end.
+        drop(users);
         let outcome = match complete {
             Err(stop) => {
                 // What is still queued is worth nothing now, and a slow reader or a low rate would
@@ -259,6 +278,11 @@ impl Run {
                 timings,
             },
         }
+    }
+
+    /// Resolves when somebody asked for the end.
+    pub(super) async fn stopped(&self) -> Stop {
+        self.slot.stopped().await
     }
 
     /// Runs the tool to its end, or ends it. It is reaped when this returns.
@@ -406,8 +430,8 @@ impl Run {
     fn last(&self, summary: &Summary) -> LastBackup {
         LastBackup {
             id: self.slot.id().to_owned(),
-            end_time: summary.end_time,
-            method: self.plan.method,
+            end_time: Some(summary.end_time),
+            method: self.plan.method.to_string(),
             position: summary.position.clone(),
         }
     }

@@ -1,9 +1,10 @@
 //! The single slot: who has it, who may take it over, who waits for it.
 
-use super::request::{JobAttempt, LastBackup, Method, Running, StartError};
+use super::request::{Method, StartError};
 use super::stage::Stage;
 use crate::body::Ended;
 use crate::protocol::StreamReason;
+use crate::protocol::info::{JobAttempt, LastBackup, Running};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -146,13 +147,14 @@ impl Slots {
         let stage = current.stage.borrow().name.to_owned();
         Some(Running {
             id: current.id.clone(),
-            method: *current
+            method: current
                 .method
                 .lock()
-                .unwrap_or_else(PoisonError::into_inner),
+                .unwrap_or_else(PoisonError::into_inner)
+                .to_string(),
             stage,
             bytes: current.body.get().map_or(0, Ended::bytes),
-            start_time: current.start_time,
+            start_time: Some(current.start_time),
             job: current.job.clone(),
         })
     }

@@ -1,7 +1,8 @@
 //! The tool table: which programs make which backups, and what they have to say at the end.
 
-use super::request::{Method, ToolInfo};
+use super::request::Method;
 use crate::database::Flavour;
+use crate::protocol::info;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,6 +16,8 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum Tool {
     /// Physical backups of MariaDB.
     MariadbBackup,
+    /// Physical backups of MySQL. Its command line and its log are known from its manual and source.
+    Xtrabackup,
     /// Logical backups of MariaDB.
     MariadbDump,
     /// Logical backups of MySQL.
@@ -22,11 +25,17 @@ pub(super) enum Tool {
 }
 
 impl Tool {
-    const ALL: [Self; 3] = [Self::MariadbBackup, Self::MariadbDump, Self::Mysqldump];
+    pub(super) const ALL: [Self; 4] = [
+        Self::MariadbBackup,
+        Self::Xtrabackup,
+        Self::MariadbDump,
+        Self::Mysqldump,
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::MariadbBackup => "mariadb-backup",
+            Self::Xtrabackup => "xtrabackup",
             Self::MariadbDump => "mariadb-dump",
             Self::Mysqldump => "mysqldump",
         }
@@ -34,7 +43,7 @@ impl Tool {
 
     pub(super) const fn method(self) -> Method {
         match self {
-            Self::MariadbBackup => Method::Physical,
+            Self::MariadbBackup | Self::Xtrabackup => Method::Physical,
             Self::MariadbDump | Self::Mysqldump => Method::Logical,
         }
     }
@@ -42,16 +51,29 @@ impl Tool {
     pub(super) const fn flavour(self) -> Flavour {
         match self {
             Self::MariadbBackup | Self::MariadbDump => Flavour::Mariadb,
-            Self::Mysqldump => Flavour::Mysql,
+            Self::Mysqldump | Self::Xtrabackup => Flavour::Mysql,
         }
     }
 
-    /// The Debian packages that bring it.
+    /// The packages that bring it: Debian's, and Percona's of the server's series.
     const fn package(self) -> &'static str {
         match self {
             Self::MariadbBackup => "mariadb-backup",
+            Self::Xtrabackup => "percona-xtrabackup-80, -84 or -91",
             Self::MariadbDump => "mariadb-client",
             Self::Mysqldump => "mysql-client",
+        }
+    }
+
+    /// Whether the project tests this tool in a release series, the tool's or the server's.
+    fn tested_with(self, version: &str) -> bool {
+        let Some((major, minor)) = series(version) else {
+            return false;
+        };
+        match self {
+            Self::MariadbBackup | Self::MariadbDump => (major, minor) == (10, 11),
+            Self::Mysqldump => major == 9,
+            Self::Xtrabackup => false,
         }
     }
 
@@ -74,12 +96,18 @@ pub(super) struct Installed {
 }
 
 impl Installed {
-    pub(super) fn info(&self) -> ToolInfo {
-        ToolInfo {
+    pub(super) fn info(&self) -> info::Tool {
+        info::Tool {
             name: self.tool.name().to_owned(),
             version: self.version.clone(),
-            methods: vec![self.tool.method()],
+            methods: vec![self.tool.method().to_string()],
+            tested: self.tool.tested_with(&self.version),
         }
+    }
+
+    /// Whether the project tests this tool with such a server.
+    pub(super) fn tested_on(&self, server_version: &str) -> bool {
+        self.tool.tested_with(&self.version) && self.tool.tested_with(server_version)
     }
 }
 
@@ -115,7 +143,7 @@ async fn version(path: &Path) -> std::io::Result<String> {
         .stdin(Stdio::null())
         .kill_on_drop(true);
     let output = tokio::time::timeout(VERSION_TIMEOUT, command.output()).await??;
-    // mariadb-backup prints it on stderr.
+    // Copying tools print it on stderr, xtrabackup after other lines.
     let text = if output.stdout.is_empty() {
         output.stderr
     } else {
@@ -124,7 +152,7 @@ async fn version(path: &Path) -> std::io::Result<String> {
     let text = String::from_utf8_lossy(&text);
     let line = text
         .lines()
-        .find(|line| !line.trim().is_empty())
+        .rfind(|line| !line.trim().is_empty())
         .unwrap_or_default();
     // "/usr/bin/mysqldump  Ver 9.7.4": the path is of no interest.
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -155,29 +183,37 @@ pub(super) fn choose(
             .map(|tool| format!("{} (package {})", tool.name(), tool.package()))
             .collect();
         let method = method.map_or("any", Method::as_str);
-        return Err(if names.is_empty() {
-            format!("there is no {method} backup of {flavour}: use method=logical")
-        } else {
-            format!(
-                "no tool for a backup of {flavour}, method {method}, is installed beside this agent: use an agent image with {}",
-                names.join(" or ")
-            )
-        });
+        return Err(format!(
+            "no tool for a backup of {flavour}, method {method}, is installed beside this agent: use an agent image with {}",
+            names.join(" or ")
+        ));
     };
-    if chosen.tool == Tool::MariadbBackup {
-        let (ours, theirs) = (series(&chosen.version), series(server_version));
-        if ours.is_some() && theirs.is_some() && ours != theirs {
-            return Err(format!(
-                "the installed tool is `{}`, the server is {server_version}: mariadb-backup must be of the server's release series",
-                chosen.version
-            ));
-        }
-    }
+    speaks(chosen, server_version)?;
     Ok(chosen.clone())
 }
 
-/// `10.11` of the first version number in a text.
+/// Whether a tool knows such a server. What copies files must be of its very series; a dump of MySQL
+/// asks questions that newer servers do not answer any more. MariaDB keeps the old ones.
+fn speaks(installed: &Installed, server_version: &str) -> Result<(), String> {
+    let (Some(ours), Some(theirs)) = (series(&installed.version), series(server_version)) else {
+        return Ok(());
+    };
+    let must = match installed.tool {
+        Tool::MariadbBackup | Tool::Xtrabackup if ours != theirs => "be of the server's",
+        Tool::Mysqldump if ours < theirs => "not be older than the server's",
+        _ => return Ok(()),
+    };
+    let name = installed.tool.name();
+    Err(format!(
+        "the installed tool is `{}`, the server is {server_version}: {name} must {must} release series, so use an agent image with {name} {}.{}",
+        installed.version, theirs.0, theirs.1
+    ))
+}
+
+/// `10.11` of the server or tool that a version speaks of: in "Ver 10.19 Distrib 10.11.6-MariaDB" and
+/// in "from 11.4.2-MariaDB, client 10.19" the other number is that of the client's protocol.
 fn series(text: &str) -> Option<(u32, u32)> {
+    let text = text.split_once("Distrib ").map_or(text, |(_, rest)| rest);
     text.split(|c: char| !(c.is_ascii_digit() || c == '.'))
         .find_map(|word| {
             let mut parts = word.split('.');
@@ -229,6 +265,90 @@ mod tests {
             "{error}"
         );
         let error = choose(Some(Method::Physical), mysql, "9.7.4").unwrap_err();
-        assert!(error.contains("method=logical"), "{error}");
+        assert!(error.contains("xtrabackup (package"), "{error}");
+    }
+
+    const XTRABACKUP_8: &str =
+        "xtrabackup version 8.0.35-34 based on MySQL server 8.0.35 Linux (x86_64) (revision id: 0)";
+
+    #[test]
+    fn a_tool_fits_the_servers_series() {
+        for (tool, version, server, fits) in [
+            (Tool::Xtrabackup, XTRABACKUP_8, "8.0.44", true),
+            (Tool::Xtrabackup, XTRABACKUP_8, "8.4.3", false),
+            (Tool::Xtrabackup, XTRABACKUP_8, "9.1.0", false),
+            (
+                Tool::Mysqldump,
+                "mysqldump Ver 9.7.4 for Linux",
+                "9.7.1",
+                true,
+            ),
+            (
+                Tool::Mysqldump,
+                "mysqldump Ver 9.7.4 for Linux",
+                "8.0.44",
+                true,
+            ),
+            (
+                Tool::Mysqldump,
+                "mysqldump Ver 8.0.44 for Linux",
+                "9.7.4",
+                false,
+            ),
+            (
+                Tool::Mysqldump,
+                "mysqldump Ver 8.0.44 for Linux",
+                "8.4.0",
+                false,
+            ),
+        ] {
+            let ours = [installed(tool, version)];
+            let chosen = choose(&ours, Some(tool.method()), Flavour::Mysql, server);
+            match chosen {
+                Ok(_) => assert!(fits, "{version} with {server}"),
+                Err(error) => assert!(!fits && error.contains("release series"), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_project_tests() {
+        for (tool, version, server, tested) in [
+            (
+                Tool::MariadbDump,
+                "mariadb-dump Ver 10.19 Distrib 10.11.19-MariaDB, for debian-linux-gnu (x86_64)",
+                "10.11.19-MariaDB",
+                true,
+            ),
+            (
+                Tool::MariadbDump,
+                "mariadb-dump from 11.4.2-MariaDB, client 10.19 for debian-linux-gnu (x86_64)",
+                "11.4.2-MariaDB",
+                false,
+            ),
+            (
+                Tool::Mysqldump,
+                "mysqldump Ver 9.7.4-2 for Linux",
+                "9.7.4",
+                true,
+            ),
+            (
+                Tool::Mysqldump,
+                "mysqldump Ver 9.7.4-2 for Linux",
+                "8.4.0",
+                false,
+            ),
+            (
+                Tool::Mysqldump,
+                "mysqldump Ver 8.4.0 for Linux",
+                "8.4.0",
+                false,
+            ),
+            (Tool::Xtrabackup, XTRABACKUP_8, "8.0.35", false),
+        ] {
+            let tool = installed(tool, version);
+            assert_eq!(tool.tested_on(server), tested, "{version} with {server}");
+            assert!(tested || !tool.info().tested || !tool.tool.tested_with(server));
+        }
     }
 }

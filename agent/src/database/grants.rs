@@ -2,11 +2,16 @@
 //!
 //! A dump tool leaves out, without a word, whatever its user may not see; so this is asked first.
 
+use super::quoted;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Privileges by what they are granted on, as `SHOW GRANTS` prints it: `*.*`, `` `app`.* ``.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grants(BTreeMap<String, BTreeSet<String>>);
+pub struct Grants {
+    granted: BTreeMap<String, BTreeSet<String>>,
+    /// Taken back from what is granted on everything (MySQL's `partial_revokes`).
+    revoked: BTreeMap<String, BTreeSet<String>>,
+}
 
 const ALL: &str = "ALL PRIVILEGES";
 
@@ -15,20 +20,21 @@ impl FromIterator<String> for Grants {
     fn from_iter<I: IntoIterator<Item = String>>(lines: I) -> Self {
         let mut grants = Self::default();
         for line in lines {
-            let Some((privileges, on)) = parse(&line) else {
-                continue;
-            };
-            grants.0.entry(on).or_default().extend(privileges);
+            if let Some((privileges, on)) = parse(&line, "GRANT ", " TO ") {
+                grants.granted.entry(on).or_default().extend(privileges);
+            } else if let Some((privileges, on)) = parse(&line, "REVOKE ", " FROM ") {
+                grants.revoked.entry(on).or_default().extend(privileges);
+            }
         }
         grants
     }
 }
 
 /// `GRANT SELECT, SHOW VIEW ON *.* TO ...`; column privileges (`SELECT (a)`) are skipped.
-fn parse(line: &str) -> Option<(Vec<String>, String)> {
-    let rest = line.strip_prefix("GRANT ")?;
-    let (privileges, rest) = rest.split_once(" ON ")?;
-    let (on, _) = rest.split_once(" TO ")?;
+fn parse(line: &str, verb: &str, preposition: &str) -> Option<(Vec<String>, String)> {
+    let rest = line.strip_prefix(verb)?;
+    let (privileges, rest) = quoted::split(rest, " ON ")?;
+    let (on, _) = quoted::split(rest, preposition)?;
     let on = on.strip_prefix("TABLE ").unwrap_or(on).to_owned();
     let privileges = privileges.split(',').map(|p| p.trim().to_ascii_uppercase());
     Some((privileges.filter(|p| !p.contains(['(', ')'])).collect(), on))
@@ -38,30 +44,39 @@ impl Grants {
     /// Whether one of `any` of these privileges is granted on everything.
     #[must_use]
     pub fn global(&self, any: &[&str]) -> bool {
-        self.on("*.*", any)
+        has(&self.granted, "*.*", any)
     }
 
     /// Whether one of `any` of these privileges is granted on the whole of `schema`.
     #[must_use]
     pub fn schema(&self, schema: &str, any: &[&str]) -> bool {
-        let quoted = schema.replace('`', "``");
+        let name = quoted::name(schema);
         // A grant's schema is a pattern: `_` and `%` may stand escaped.
-        let escaped = quoted.replace('_', "\\_").replace('%', "\\%");
-        self.global(any)
-            || self.on(&format!("`{quoted}`.*"), any)
-            || self.on(&format!("`{escaped}`.*"), any)
+        let escaped = name.replace('_', "\\_").replace('%', "\\%");
+        let ways = [format!("{name}.*"), format!("{escaped}.*")];
+        let granted = |on: &String| has(&self.granted, on, any);
+        let revoked = |on: &String| has(&self.revoked, on, any);
+        ways.iter().any(granted) || (self.global(any) && !ways.iter().any(revoked))
     }
 
-    fn on(&self, on: &str, any: &[&str]) -> bool {
-        self.0.get(on).is_some_and(|granted| {
-            granted.contains(ALL) || any.iter().any(|p| granted.contains(*p))
-        })
+    /// Whether one of `any` of these privileges is granted on a table.
+    #[must_use]
+    pub fn table(&self, schema: &str, table: &str, any: &[&str]) -> bool {
+        let on = format!("{}.{}", quoted::name(schema), quoted::name(table));
+        self.schema(schema, any) || has(&self.granted, &on, any)
     }
+}
+
+fn has(grants: &BTreeMap<String, BTreeSet<String>>, on: &str, any: &[&str]) -> bool {
+    grants
+        .get(on)
+        .is_some_and(|granted| granted.contains(ALL) || any.iter().any(|p| granted.contains(*p)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn grants(lines: &[&str]) -> Grants {
         lines.iter().map(|line| (*line).to_owned()).collect()
@@ -86,5 +101,48 @@ mod tests {
         assert!(user.schema("my_app", &["SELECT"]));
         assert!(!user.schema("other", &["SELECT"]));
         assert!(!user.schema("my_app", &["EVENT"]));
+    }
+
+    #[test]
+    fn what_is_taken_back_is_not_there() {
+        let user = grants(&[
+            "GRANT SELECT, TRIGGER ON *.* TO `b`@`%`",
+            "REVOKE SELECT ON `mysql`.* FROM `b`@`%`",
+        ]);
+        assert!(user.schema("shop", &["SELECT"]) && user.schema("mysql", &["TRIGGER"]));
+        assert!(!user.schema("mysql", &["SELECT"]));
+    }
+
+    #[test]
+    fn a_table_grant_holds_for_that_table() {
+        let user = grants(&["GRANT SELECT ON `performance_schema`.`log_status` TO `b`@`%`"]);
+        assert!(user.table("performance_schema", "log_status", &["SELECT"]));
+        assert!(!user.table("performance_schema", "threads", &["SELECT"]));
+        assert!(!user.schema("performance_schema", &["SELECT"]));
+    }
+
+    proptest! {
+        /// Whatever a schema or a user is called, a grant is on that schema and no other.
+        #[test]
+        fn names_do_not_matter(schema in any::<String>(), other in any::<String>(), user in any::<String>()) {
+            let line = format!("GRANT SELECT, EVENT ON {}.* TO {}@`%`", quoted::name(&schema), quoted::name(&user));
+            let grants = grants(&[&line]);
+            prop_assert!(grants.schema(&schema, &["EVENT"]));
+            prop_assert!(!grants.schema(&schema, &["TRIGGER"]));
+            prop_assert!(!grants.global(&["SELECT"]));
+            let escaped = |name: &str| name.replace('_', "\\_").replace('%', "\\%");
+            if other != schema && escaped(&other) != schema {
+                prop_assert!(!grants.schema(&other, &["SELECT"]));
+            }
+        }
+
+        /// Nothing is granted by what is no grant.
+        #[test]
+        fn any_line_is_read(line in any::<String>(), verb in "(GRANT |REVOKE |)") {
+            let grants = grants(&[&format!("{verb}{line}")]);
+            if verb != "GRANT " && !line.starts_with("GRANT ") {
+                prop_assert!(!grants.global(&["SELECT"]));
+            }
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! What a server says of itself.
 
 use super::{DatabaseError, Session, text, text_at};
-use serde::{Deserialize, Serialize};
+use crate::protocol::info::{Galera, Replication, Server};
+use mysql_async::Row;
 use std::collections::HashMap;
 use std::fmt;
 
 /// Which server this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Flavour {
     /// MariaDB.
     Mariadb,
@@ -33,8 +33,7 @@ impl fmt::Display for Flavour {
 }
 
 /// A server's place in replication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// It replicates from nobody.
     Primary,
@@ -44,47 +43,59 @@ pub enum Role {
     Unknown,
 }
 
-/// State of a Galera node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Galera {
-    /// `wsrep_cluster_status`.
-    pub cluster_status: String,
-    /// `wsrep_cluster_size`.
-    pub cluster_size: u32,
-    /// `wsrep_local_state_comment`.
-    pub local_state: String,
+impl Role {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
-/// What the server is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// What the server is; each member's meaning is that of [`Server`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerInfo {
     /// Which server this is.
     pub flavour: Flavour,
     /// As `SELECT VERSION()` gives it.
     pub version: String,
-    /// `server_uuid` of MySQL, `server_uid` of a MariaDB that has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Its UUID.
     pub uuid: Option<String>,
     /// Place in replication.
     pub role: Role,
-    /// The largest lag of its replication connections, seconds; `None` for a primary and for a
-    /// replica that is not replicating.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Replication lag, seconds.
     pub replica_lag_seconds: Option<u64>,
+    /// Connections of a replica.
+    pub replication: Vec<Replication>,
     /// Whether it refuses writes of ordinary users.
     pub read_only: bool,
     /// Present on a Galera node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub galera: Option<Galera>,
-    /// Data and indexes of every table, bytes, as far as information_schema knows; 0: unknown.
+    /// Size, bytes; 0: unknown.
     pub data_bytes: u64,
     /// Whether the server writes a binary log.
     pub binary_log: bool,
-    /// GTID position (MariaDB) or executed GTID set (MySQL), when there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// GTID position or set.
     pub gtid: Option<String>,
+}
+
+impl From<ServerInfo> for Server {
+    fn from(info: ServerInfo) -> Self {
+        Self {
+            flavour: info.flavour.to_string(),
+            version: info.version,
+            uuid: info.uuid,
+            role: info.role.as_str().to_owned(),
+            replica_lag_seconds: info.replica_lag_seconds,
+            replication: info.replication,
+            read_only: info.read_only,
+            galera: info.galera,
+            data_bytes: info.data_bytes,
+            binary_log: info.binary_log,
+            gtid: info.gtid,
+        }
+    }
 }
 
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'version_comment', \
@@ -117,7 +128,7 @@ pub(super) async fn read(session: &mut Session) -> Result<ServerInfo, DatabaseEr
     } else {
         None
     };
-    let (role, replica_lag_seconds) = replication(session, flavour).await?;
+    let (role, replica_lag_seconds, replication) = replication(session, flavour).await?;
     let data_bytes = data_bytes(session, flavour).await?;
     Ok(ServerInfo {
         flavour,
@@ -125,6 +136,7 @@ pub(super) async fn read(session: &mut Session) -> Result<ServerInfo, DatabaseEr
         uuid,
         role,
         replica_lag_seconds,
+        replication,
         read_only,
         galera,
         data_bytes,
@@ -176,7 +188,7 @@ async fn data_bytes(session: &mut Session, flavour: Flavour) -> Result<u64, Data
 async fn replication(
     session: &mut Session,
     flavour: Flavour,
-) -> Result<(Role, Option<u64>), DatabaseError> {
+) -> Result<(Role, Option<u64>, Vec<Replication>), DatabaseError> {
     // MariaDB's plain form shows one connection of several; MySQL's old word is gone in 8.4.
     let query = match flavour {
         Flavour::Mariadb => "SHOW ALL SLAVES STATUS",
@@ -184,17 +196,30 @@ async fn replication(
     };
     let rows = match session.rows("replication state", query).await {
         Ok(rows) => rows,
-        Err(DatabaseError::Query { .. }) => return Ok((Role::Unknown, None)),
+        Err(DatabaseError::Query { .. }) => return Ok((Role::Unknown, None, Vec::new())),
         Err(error) => return Err(error),
     };
     if rows.is_empty() {
-        return Ok((Role::Primary, None));
+        return Ok((Role::Primary, None, Vec::new()));
     }
     let lag =
         |row| text(row, "Seconds_Behind_Source").or_else(|| text(row, "Seconds_Behind_Master"));
     // One connection that does not replicate makes the whole lag unknown.
     let lags: Option<Vec<u64>> = rows.iter().map(|row| lag(row)?.parse().ok()).collect();
-    Ok((Role::Replica, lags.and_then(|lags| lags.into_iter().max())))
+    let lag = lags.and_then(|lags| lags.into_iter().max());
+    Ok((Role::Replica, lag, rows.iter().map(connection).collect()))
+}
+
+/// MySQL says Replica and Source where MariaDB says Slave and Master.
+fn connection(row: &Row) -> Replication {
+    let first = |columns: [&str; 2]| columns.into_iter().find_map(|column| text(row, column));
+    let error = text(row, "Last_SQL_Errno").and_then(|number| number.parse().ok());
+    Replication {
+        name: first(["Connection_name", "Channel_Name"]).unwrap_or_default(),
+        receiving: first(["Slave_IO_Running", "Replica_IO_Running"]).unwrap_or_default(),
+        applying: first(["Slave_SQL_Running", "Replica_SQL_Running"]).unwrap_or_default(),
+        error: error.filter(|number| *number != 0),
+    }
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ fn refused(error: StartError) -> Problem {
             .backup_id(id)
             .retry_after(retry_after.as_secs().max(1)),
         StartError::MethodNotAvailable { .. } => Problem::new(Kind::METHOD_NOT_AVAILABLE, detail),
+        StartError::Unfit { .. } => Problem::new(Kind::UNFIT, detail),
         StartError::Database { .. } => Problem::new(Kind::DATABASE, detail),
         StartError::Draining => Problem::new(Kind::DRAINING, detail).retry_after(10),
     }

@@ -1,8 +1,9 @@
 //! What the server asks of the engine: a seam for tests, which need endings on demand.
 
-use crate::backup::{BackupRequest, Engine, LastBackup, Running, StartError, Started, ToolInfo};
+use crate::backup::{BackupRequest, Engine, StartError, Started};
 use crate::database::{DatabaseError, ServerInfo};
 use crate::protocol::StreamReason;
+use crate::protocol::info::{LastBackup, Running, Tool as ToolInfo};
 use async_trait::async_trait;
 
 /// One slot for backups and what is known of the database. See [`Engine`] for each meaning.

@@ -48,6 +48,8 @@ kinds! {
     BUSY = "busy", "A backup is running", CONFLICT;
     /// A request body where none is taken.
     BODY_NOT_TAKEN = "body-not-taken", "No request body is taken here", PAYLOAD_TOO_LARGE;
+    /// The server is in a state that gives no good backup.
+    UNFIT = "unfit", "The database is not fit for a backup", UNPROCESSABLE_ENTITY;
     /// A fault of the agent.
     INTERNAL = "internal", "Internal error", INTERNAL_SERVER_ERROR;
     /// No tool here can make such a backup.

@@ -53,7 +53,7 @@ async fn a_server_started_anew_is_lost_too() {
     let rig = Rig::new(&server);
     let mut reader = rig.start(request(Method::Logical)).await;
     reader.flows().await;
-    let begun = rig.engine.running().unwrap().start_time;
+    let begun = rig.engine.running().unwrap().start_time.unwrap();
     // A server tells its age in whole seconds: the backup has to be older than that.
     eventually("the backup is old enough", || {
         (begun.duration_until(jiff::Timestamp::now()).as_secs() >= 3).then_some(())

@@ -49,8 +49,8 @@ async fn a_complete_backup_becomes_a_server() {
     let last = rig.engine.last_backup().unwrap();
     assert_eq!((&last.id, &last.position), (&end.id, position));
     assert_eq!(
-        (last.method, last.end_time),
-        (Method::Physical, summary.end_time)
+        (&*last.method, last.end_time),
+        ("physical", Some(summary.end_time))
     );
 
     let dir = tempfile::tempdir().unwrap();

@@ -51,7 +51,7 @@ async fn a_missing_privilege_is_named_first() {
                 ("RELOAD", true),
                 ("PROCESS", true),
                 ("BINLOG MONITOR", true),
-                ("REPLICA MONITOR", false),
+                ("REPLICA MONITOR", true),
                 ("REFERENCES", false),
             ],
         ),
@@ -63,7 +63,7 @@ async fn a_missing_privilege_is_named_first() {
                 ("TRIGGER", true),
                 ("EVENT", true),
                 ("BINLOG MONITOR", false),
-                ("REPLICA MONITOR", false),
+                ("REPLICA MONITOR", true),
             ],
         ),
     ];

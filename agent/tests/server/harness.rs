@@ -11,11 +11,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use towline_agent::backup::{BackupRequest, LastBackup, Running, StartError, Started, ToolInfo};
+use towline_agent::backup::{BackupRequest, StartError, Started};
 use towline_agent::body::{BackupBody, BodySender, Timings, Verdict};
 use towline_agent::database::{DatabaseError, ServerInfo};
 use towline_agent::metrics::HttpMetrics;
 use towline_agent::protocol::StreamReason;
+use towline_agent::protocol::info::{LastBackup, Running, Tool as ToolInfo};
 use towline_agent::server::{Auth, Backups, DrainTimes, Limits, Server, Tls};
 
 /// Longest wait for something that must happen; a test that meets it fails.
@@ -170,10 +171,10 @@ impl Backups for Fake {
     fn running(&self) -> Option<Running> {
         self.busy.borrow().then(|| Running {
             id: ID.to_owned(),
-            method: towline_agent::backup::Method::Logical,
+            method: "logical".to_owned(),
             stage: "copy".to_owned(),
             bytes: 0,
-            start_time: jiff::Timestamp::UNIX_EPOCH,
+            start_time: Some(jiff::Timestamp::UNIX_EPOCH),
             job: None,
         })
     }

@@ -126,6 +126,11 @@ fn judge(status: StatusCode, retry_after: Option<Duration>, said: &str) -> Agent
             Retry::NotCounted,
             "it runs another backup: wait for that to end",
         ),
+        422 => (
+            AgentRefused,
+            Retry::Counted,
+            "repair what it names, or back up another server",
+        ),
         502 => (
             AgentUnreachable,
             Retry::Counted,
@@ -188,6 +193,7 @@ mod tests {
             (403, AgentRefused, Retry::Counted),
             (409, AgentBusy, Retry::NotCounted),
             (503, Interrupted, Retry::NotCounted),
+            (422, AgentRefused, Retry::Counted),
             (502, AgentUnreachable, Retry::Counted),
             (302, AgentRefused, Retry::Never),
             (404, AgentRefused, Retry::Counted),

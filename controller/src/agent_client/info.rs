@@ -7,52 +7,10 @@ use crate::{
 };
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
-use serde::Deserialize;
-use towline_agent::archive::Position;
+use towline_agent::protocol::info::Info;
 
 /// Longest answer that is read, bytes.
 const MAX_BYTES: usize = 256 << 10;
-
-/// The part of `GET /v1/info` that a pull needs. What else it says is left alone, so that agents
-/// may say more.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Info {
-    /// Names of the parameters that the agent takes, and of what else it can do.
-    pub capabilities: Vec<String>,
-    /// The database, when the agent could ask it.
-    pub database: Option<Server>,
-    /// The last backup that the agent found complete.
-    pub last_backup: Option<LastBackup>,
-}
-
-/// What an agent remembers of a backup.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct LastBackup {
-    /// Its id.
-    pub id: String,
-    /// Where in the server's history it stands.
-    pub position: Position,
-}
-
-/// The database server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Server {
-    /// `mariadb` or `mysql`.
-    pub flavour: String,
-    /// As the server gives it.
-    pub version: String,
-}
-
-impl Info {
-    /// Whether the agent names this capability.
-    #[must_use]
-    pub fn can(&self, name: &str) -> bool {
-        self.capabilities.iter().any(|c| c == name)
-    }
-}
 
 pub(super) async fn read(
     answer: Response<Incoming>,
@@ -71,6 +29,7 @@ pub(super) async fn read(
     })
 }
 
+/// What goes on into a status or a manifest is cleaned; nothing else of it is used.
 fn parse(body: &[u8], token: Option<&str>) -> Result<Info, String> {
     let mut info: Info =
         serde_json::from_slice(body).map_err(|e| clean(&e.to_string(), token, Keep::Start))?;

@@ -89,6 +89,7 @@ mod tests {
             schemas: Default::default(),
             parent: None,
             from_lsn: None,
+            users: None,
         };
         (metadata, writer.finish(summary).unwrap())
     }

@@ -67,6 +67,7 @@ pub(crate) fn archive(data: &[u8]) -> Vec<u8> {
         schemas: [("shop".to_owned(), vec!["a".to_owned(), "b".to_owned()])].into(),
         parent: None,
         from_lsn: None,
+        users: None,
     };
     writer.finish(summary).unwrap()
 }

@@ -61,17 +61,19 @@ pub enum ArchiveError {
         /// Where and why.
         source: serde_json::Error,
     },
-    /// The summary counts other data than there is.
+    /// The summary counts other members than there are.
     #[error(
-        "the archive is incomplete: its summary speaks of {said_members} data members with \
+        "the archive is incomplete: its summary speaks of {said_members} {kind} members with \
          {said_bytes} bytes, it has {members} with {bytes}"
     )]
     Miscounted {
-        /// Data members by the summary.
+        /// `data` or `users`.
+        kind: &'static str,
+        /// Members by the summary.
         said_members: u64,
         /// Their bytes by the summary.
         said_bytes: u64,
-        /// Data members read.
+        /// Members read.
         members: u64,
         /// Their bytes.
         bytes: u64,
