@@ -15,11 +15,14 @@ use prometheus::Registry;
 use std::{fs, path::Path, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use towline_agent::{
-    backup::{BackupRequest, LastBackup, Running, StartError, Started, ToolInfo},
+    backup::{BackupRequest, StartError, Started},
     body::{BackupBody, Timings, Verdict},
     database::{DatabaseError, ServerInfo},
     metrics::{HttpMetrics, TlsMetrics},
-    protocol::StreamReason,
+    protocol::{
+        StreamReason,
+        info::{LastBackup, Running, Tool},
+    },
     server::{Auth, Backups, ClientCertificates, DrainTimes, Limits, Server, Tls, TokenFile},
 };
 use towline_controller::{
@@ -86,7 +89,7 @@ impl Backups for Engine {
         })
     }
 
-    async fn tools(&self) -> Vec<ToolInfo> {
+    async fn tools(&self) -> Vec<Tool> {
         Vec::new()
     }
 }
