@@ -47,7 +47,7 @@ bench: ## What the README promises, measured with release builds
 	@$(MAKE) --no-print-directory bench-agent
 
 bench-agent: ## The agent alone against the plain pipe, on a local MariaDB
-	cargo build --locked --workspace --release --bins
+	cargo build --locked --workspace --release --bin towline-agent
 	cargo bench --locked --workspace --bench agent
 
 check: scripts lint unit ## The fast loop: scripts, formatting, clippy with warnings denied, unit tests

@@ -244,7 +244,7 @@ impl Agent {
         let program = program.join("towline-agent");
         assert!(
             program.is_file(),
-            "{} is not there: cargo build --release --workspace --bins",
+            "{} is not there: cargo build --release --workspace --bin towline-agent",
             program.display()
         );
         let ports = [0; 2].map(|_| {
