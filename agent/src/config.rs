@@ -9,6 +9,8 @@ pub use access::{AuthConfig, ClientsConfig, TlsFiles};
 pub use error::ConfigError;
 pub use units::{parse_bytes, parse_duration};
 
+use crate::archive::Recipient;
+use crate::archive::encryption::{MAX_RECIPIENTS, RecipientError};
 use crate::backup::{EngineConfig, Method};
 use crate::database::{Address, Connection};
 use crate::server::DrainTimes;
@@ -112,6 +114,8 @@ impl Config {
                 "must be more than 0; leave it out for no limit",
             ));
         }
+        let require_recipients = recipients(&flags.require_recipient)
+            .map_err(|message| value("--require-recipient", &message))?;
         let database = Connection {
             address,
             user: flags.db_user,
@@ -129,7 +133,7 @@ impl Config {
             max_lock: Duration::from_secs(flags.max_lock_seconds),
             stall_timeout: flags.stall_timeout,
             max_rate: flags.max_rate,
-            require_recipients: Vec::new(),
+            require_recipients,
             allow_galera: flags.allow_galera,
             tmp: std::env::temp_dir(),
         };
@@ -146,6 +150,27 @@ impl Config {
             log_format: flags.log_format,
         })
     }
+}
+
+/// Distinct recipients, as many as an archive can have.
+fn recipients(texts: &[String]) -> Result<Vec<Recipient>, String> {
+    let mut recipients = Vec::new();
+    for text in texts {
+        let recipient = text
+            .parse()
+            // What was written is not shown: it may be a secret.
+            .map_err(|error: RecipientError| format!("names something else: {error}"))?;
+        if !recipients.contains(&recipient) {
+            recipients.push(recipient);
+        }
+    }
+    if recipients.len() > MAX_RECIPIENTS {
+        return Err(format!(
+            "names {}: an archive has at most {MAX_RECIPIENTS} recipients",
+            recipients.len()
+        ));
+    }
+    Ok(recipients)
 }
 
 #[cfg(test)]
@@ -265,6 +290,14 @@ mod tests {
             ("--no-auth --max-rate 0", &["--max-rate"]),
             ("--no-auth --max-lock-seconds 0", &["--max-lock-seconds"]),
             ("--no-auth --method fast", &["--method", "logical"]),
+            (
+                "--no-auth --require-recipient age1x",
+                &["--require-recipient", "age-keygen -y"],
+            ),
+            (
+                "--no-auth --require-recipient=",
+                &["--require-recipient", "age1"],
+            ),
             // Later features are refused, never ignored.
             ("--no-auth --allow-restore", &["--allow-restore"]),
         ] {
@@ -285,6 +318,21 @@ mod tests {
         assert_eq!(config.engine.database.address.to_string(), "db:3306");
         assert_eq!(config.engine.max_rate, Some(10 << 20));
         assert_eq!(config.engine.method, Some(Method::Logical));
+    }
+
+    #[test]
+    fn required_recipients() {
+        let one = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+        let other = "age12a8fpmnlyhkxzj448hjp7awenghhuc4efwf8npjtj2dlae56mcwqnywcdu";
+        let flags =
+            format!("--no-auth --require-recipient {one},{other} --require-recipient {one}");
+        let required = parse(&flags).unwrap().engine.require_recipients;
+        let required: Vec<String> = required.iter().map(ToString::to_string).collect();
+        assert_eq!(required, [one, other]);
+        let secret = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+        let error = parse(&format!("--no-auth --require-recipient {one},{secret}")).unwrap_err();
+        assert!(error.contains("secret key"), "{error}");
+        assert!(!error.contains("GQ9778"), "{error}");
     }
 
     #[test]

@@ -123,6 +123,7 @@ async fn run(config: Config) -> Result<u8, AgentError> {
             Auth::Both(..) => "certificates and tokens",
         },
         tls = tls.is_some(),
+        required_recipients = config.engine.require_recipients.len(),
         "towline-agent starts"
     );
     let limits = Limits {

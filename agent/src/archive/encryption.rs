@@ -35,7 +35,7 @@ pub struct Recipient(x25519::Recipient);
 pub enum RecipientError {
     /// An identity, which opens archives.
     #[error(
-        "this is a secret key, and it has just been sent somewhere: make a new one with age-keygen, and give its public key, which begins with age1"
+        "this is a secret key, which only who restores needs: give its public key, as age-keygen -y prints it, and make a new pair if others could see it"
     )]
     Secret,
     /// Neither.

@@ -139,6 +139,16 @@ pub(super) struct Flags {
     #[arg(long, env = "TOWLINE_MAX_RATE", value_name = "SIZE", value_parser = parse_bytes)]
     pub(super) max_rate: Option<u64>,
 
+    /// Public key of age (age1...) that every archive is encrypted to; repeatable. A request may name
+    /// more, not fewer
+    #[arg(
+        long,
+        env = "TOWLINE_REQUIRE_RECIPIENT",
+        value_name = "RECIPIENT",
+        value_delimiter = ','
+    )]
+    pub(super) require_recipient: Vec<String>,
+
     /// Back up a Galera node too, which may block the whole cluster for as long as locks are held
     #[arg(long, env = "TOWLINE_ALLOW_GALERA", value_parser = BoolishValueParser::new())]
     pub(super) allow_galera: bool,
