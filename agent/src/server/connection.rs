@@ -289,7 +289,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use http_body_util::Full;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufStream, DuplexStream};
 
     const MINUTE: Duration = Duration::from_secs(60);
     const LIMITS: Limits = Limits {
@@ -299,10 +299,12 @@ mod tests {
         unacknowledged: MINUTE,
     };
 
-    #[tokio::test]
-    async fn a_stop_waits_for_what_the_kernel_has_not_taken_yet() {
-        // The pipe holds less than the head, so most of the answer waits in hyper.
-        let (mut client, server) = tokio::io::duplex(16);
+    /// Stops a server behind `server` that has answered what came through `client`, and reads the
+    /// answer only then.
+    async fn stopped_while_writing(
+        mut client: DuplexStream,
+        server: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) {
         let (stop, stopped) = watch::channel(false);
         let (over, mut is_over) = watch::channel(false);
         let over = Arc::new(over);
@@ -332,5 +334,35 @@ mod tests {
             answer.len()
         );
         served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_what_the_kernel_has_not_taken_yet() {
+        // The pipe holds less than the head, so most of the answer waits in hyper.
+        let (client, server) = tokio::io::duplex(16);
+        stopped_while_writing(client, server).await;
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_what_lies_between_hyper_and_the_kernel() {
+        // As TLS does: it takes all of the answer, and passes it on as the pipe has room.
+        let (client, server) = tokio::io::duplex(16);
+        stopped_while_writing(client, BufStream::new(server)).await;
+    }
+
+    #[tokio::test]
+    async fn peers_that_are_gone_are_noticed_by_the_kernel() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (_client, accepted) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        let (stream, _) = accepted.unwrap();
+        probe(&stream, &LIMITS).unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), PROBE / 3);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(MINUTE));
+        assert!(stream.nodelay().unwrap());
     }
 }

@@ -1,6 +1,9 @@
 //! Versions, limits and problems of the protocol itself.
 
 use crate::harness::{Harness, LIMITS, NO_DRAIN, PATIENCE, Script, raw};
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use towline_agent::backup::StartError;
@@ -62,6 +65,95 @@ async fn half_sent_silent_and_idle_connections_are_closed() {
         // `raw` fails when the connection stays open for longer than its patience.
         server.raw(request).await;
     }
+}
+
+/// Writes a little at a time, as long as it is taken, until the server has closed the connection.
+async fn drip(server: &Harness, first: &[u8], more: &[u8]) {
+    let (mut reader, mut writer) = server.connect().await.into_split();
+    writer.write_all(first).await.unwrap();
+    let more = more.to_vec();
+    let dripping = tokio::spawn(async move {
+        while writer.write_all(&more).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let mut bytes = Vec::new();
+    // A reset is an end as well as any.
+    let read = tokio::time::timeout(PATIENCE, reader.read_to_end(&mut bytes)).await;
+    assert!(read.is_ok(), "still open: {}", first.escape_ascii());
+    dripping.abort();
+}
+
+#[tokio::test]
+async fn a_little_at_a_time_keeps_no_connection_open() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    // HEADERS of 16,384 bytes on stream 1, of which some come.
+    const HALF_HEADERS: &[u8] = b"\0\x40\0\x01\0\0\0\0\x01";
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\x0012345678";
+    // HEADERS without END_HEADERS, then CONTINUATION without end.
+    const HEADERS: &[u8] = b"\0\0\x01\x01\0\0\0\0\x01\x82";
+    const CONTINUATION: &[u8] = b"\0\0\x01\x09\0\0\0\0\x01\x86";
+    let limits = Limits {
+        header_read: Duration::from_millis(200),
+        idle: Duration::from_millis(200),
+        ..LIMITS
+    };
+    let server = Harness::start(Auth::Open, limits, NO_DRAIN).await;
+    drip(
+        &server,
+        b"GET /v1/info HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+        b"x",
+    )
+    .await;
+    drip(&server, b"", b"\r\n").await;
+    drip(&server, PREFACE, PING).await;
+    drip(&server, &[PREFACE, HALF_HEADERS].concat(), b"\0").await;
+    drip(&server, &[PREFACE, HEADERS].concat(), CONTINUATION).await;
+    assert_eq!(server.fake.starts(), 0);
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_cut_by_the_kernel() {
+    let limits = Limits {
+        unacknowledged: Duration::from_secs(1),
+        ..LIMITS
+    };
+    let server = Harness::start(Auth::Open, limits, NO_DRAIN).await;
+    server.fake.script(Script::Manual);
+    let mut reader = server.connect().await;
+    reader
+        .write_all(b"GET /v1/backup HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n")
+        .await
+        .unwrap();
+    crate::harness::eventually("started", || (server.fake.starts() == 1).then_some(())).await;
+    let sender = server.fake.take();
+    let chunk = bytes::Bytes::from(vec![b'x'; 1 << 20]);
+    let sending = async { while sender.chunks.send(chunk.clone()).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, sending)
+        .await
+        .expect("the producer learns that its reader is gone");
+    drop(reader);
+}
+
+#[tokio::test]
+async fn large_heads_are_refused_over_http2_too() {
+    let server = Harness::open().await;
+    let io = TokioIo::new(server.connect().await);
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), io)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let mut get = async |bytes: usize| {
+        let request = http::Request::get(format!("http://{}/v1/info", server.addr))
+            .header("x-large", "x".repeat(bytes))
+            .body(Empty::new())
+            .unwrap();
+        let answer = client.send_request(request).await;
+        answer.map(|answer| answer.status().as_u16())
+    };
+    assert_eq!(get(1024).await.unwrap(), 200);
+    assert_eq!(get(64 * 1024).await.unwrap(), 431);
 }
 
 #[tokio::test]
