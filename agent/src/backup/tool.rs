@@ -154,9 +154,11 @@ async fn version(path: &Path) -> std::io::Result<String> {
         .lines()
         .rfind(|line| !line.trim().is_empty())
         .unwrap_or_default();
-    // "/usr/bin/mysqldump  Ver 9.7.4": the path is of no interest.
+    // "/usr/bin/mysqldump  Ver 9.7.4": its folder is of no interest.
     let words: Vec<&str> = line.split_whitespace().collect();
-    Ok(words.join(" ").replace(&path.display().to_string(), ""))
+    let folder = path.parent().map(|dir| format!("{}/", dir.display()));
+    let text = words.join(" ");
+    Ok(folder.map_or(text.clone(), |folder| text.replace(&folder, "")))
 }
 
 /// The tool for a method on a server, or what is missing.

@@ -1,5 +1,5 @@
 use crate::rig::{Rig, of_job, request};
-use crate::server::{PATIENCE, Server, eventually};
+use crate::server::{PATIENCE, Server, eventually, with_tool};
 use rustix::process::Signal;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -148,4 +148,47 @@ async fn the_lower_rate_counts() {
     let end = reader.end().await;
     assert_eq!(end.failed().0, StreamReason::Cancelled);
     assert!(end.bytes.len() < 1 << 20, "{}", end.bytes.len());
+}
+
+/// What the tool started ends with it, even if it ignores a polite request; whoever asks for the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_end_takes_the_whole_process_group() {
+    let script = "
+        if [ \"$1\" != --version ]; then (trap '' INT; exec -a \"$1\" sleep 1000) & fi
+        exec \"$TOOL\" \"$@\"";
+    if !with_tool("endings::every_end_takes_the_whole_process_group", script) {
+        return;
+    }
+    let method = Method::Physical;
+    let server = server(method);
+    let rig = Rig::new(&server);
+    let both = || {
+        eventually("the tool and its child run", || {
+            (rig.tools().len() == 2).then_some(())
+        });
+    };
+
+    let mut reader = rig.start(request(method)).await;
+    reader.flows().await;
+    both();
+    drop(reader);
+    rig.is_clean(Some(&server)).await;
+
+    let mut reader = rig.start(request(method)).await;
+    reader.flows().await;
+    both();
+    assert!(rig.engine.cancel(&reader.id, StreamReason::Cancelled));
+    rig.is_clean(Some(&server)).await;
+    assert_eq!(reader.end().await.failed().0, StreamReason::Cancelled);
+
+    let mut first = rig.start(of_job(method, "a", 1)).await;
+    first.flows().await;
+    both();
+    let old = rig.tools();
+    let second = rig.start(of_job(method, "a", 2)).await;
+    both();
+    assert!(!old.iter().any(|pid| rig.tools().contains(pid)), "{old:?}");
+    assert_eq!(first.end().await.failed().0, StreamReason::Preempted);
+    drop(second);
+    rig.is_clean(Some(&server)).await;
 }

@@ -1,8 +1,6 @@
 use crate::rig::{Rig, request};
-use crate::server::{Server, eventually, program};
+use crate::server::{Server, eventually, with_tool};
 use rustix::process::Signal;
-use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
 use towline_agent::backup::Method;
 use towline_agent::protocol::StreamReason;
 
@@ -64,38 +62,14 @@ async fn a_server_started_anew_is_lost_too() {
     rig.is_clean(Some(&server)).await;
 }
 
-/// The real tool, but for its last line, which it always writes. This test runs itself again with
-/// that tool on its PATH.
+/// The real tool, but for its last line, which it always writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn success_without_the_completion_line_is_incomplete() {
-    const AGAIN: &str = "TOWLINE_TEST_MUTE_TOOL";
-    if std::env::var_os(AGAIN).is_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let tool = dir.path().join("mariadb-backup");
-        let real = program("mariadb-backup").get_program().to_os_string();
-        let script = format!(
-            "#!/bin/bash\nexec {} \"$@\" 2> >(exec grep -v 'completed OK!' >&2)\n",
-            real.to_str().unwrap()
-        );
-        std::fs::write(&tool, script).unwrap();
-        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = [dir.path().to_owned()]
-            .into_iter()
-            .chain(std::env::split_paths(&path));
-        let again = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture"])
-            .arg("faults::success_without_the_completion_line_is_incomplete")
-            .env("PATH", std::env::join_paths(path).unwrap())
-            .env(AGAIN, "1")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&again.stdout);
-        let errors = String::from_utf8_lossy(&again.stderr);
-        assert!(
-            again.status.success() && said.contains("1 passed"),
-            "{said}\n{errors}"
-        );
+    let script = "exec \"$TOOL\" \"$@\" 2> >(exec grep -v 'completed OK!' >&2)";
+    if !with_tool(
+        "faults::success_without_the_completion_line_is_incomplete",
+        script,
+    ) {
         return;
     }
     let server = Server::with_user("physical");

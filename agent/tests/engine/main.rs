@@ -1,16 +1,20 @@
 //! The engine with real tools against a real MariaDB: what a caller gets of a backup, whatever
-//! becomes of tool, server and reader.
+//! becomes of tool, server and reader. First the engine alone, then the agent around it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod accounts;
+mod agent;
 mod encryption;
 mod endings;
 mod faults;
+mod galera;
 mod locks;
 mod logical;
+mod over_curl;
 mod physical;
 mod reader;
 mod refusals;
+mod replica;
 mod rig;
 mod server;

@@ -1,9 +1,11 @@
 //! An engine, and what it leaves on the machine.
 
 use crate::reader::Reader;
-use crate::server::{PASSWORD, PATIENCE, Server, eventually};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::server::{PATIENCE, Server, eventually, password_file};
+use rustix::process::{Pid, Signal, getpgid, kill_process, test_kill_process_group};
+use std::collections::BTreeSet;
 use std::fs;
+use std::sync::Mutex;
 use std::time::Duration;
 use towline_agent::backup::{
     BackupMetrics, BackupRequest, Compression, Engine, EngineConfig, JobAttempt, Method, StartError,
@@ -15,6 +17,8 @@ pub(crate) struct Rig {
     pub(crate) engine: Engine,
     tmp: tempfile::TempDir,
     _password: tempfile::NamedTempFile,
+    /// Process groups of the tools that were seen.
+    groups: Mutex<BTreeSet<i32>>,
 }
 
 /// A request for a plain archive, whose bytes flow as the tool gives them.
@@ -47,8 +51,7 @@ impl Rig {
 
     pub(crate) fn with(server: &Server, change: impl FnOnce(&mut EngineConfig)) -> Self {
         let tmp = tempfile::tempdir().unwrap();
-        let password = tempfile::NamedTempFile::new().unwrap();
-        fs::write(password.path(), format!("{PASSWORD}\n")).unwrap();
+        let password = password_file();
         let mut config = EngineConfig {
             database: Connection {
                 address: Address::Socket(server.socket()),
@@ -71,6 +74,7 @@ impl Rig {
             engine: Engine::new(config, metrics),
             tmp,
             _password: password,
+            groups: Mutex::default(),
         }
     }
 
@@ -95,7 +99,7 @@ impl Rig {
     /// Processes that were given this engine's folder, zombies left out.
     pub(crate) fn tools(&self) -> Vec<i32> {
         let folder = self.tmp.path().to_string_lossy().into_owned();
-        let pids = fs::read_dir("/proc")
+        let pids: Vec<i32> = fs::read_dir("/proc")
             .unwrap()
             .flatten()
             .filter_map(|entry| {
@@ -104,8 +108,15 @@ impl Rig {
                 String::from_utf8_lossy(&args)
                     .contains(&folder)
                     .then_some(pid)
-            });
-        pids.collect()
+            })
+            .collect();
+        // A tool leads a group of its own; one that has just ended has none any more.
+        let groups = pids
+            .iter()
+            .filter_map(|pid| getpgid(Pid::from_raw(*pid)).ok())
+            .map(|group| group.as_raw_nonzero().get());
+        self.groups.lock().unwrap().extend(groups);
+        pids
     }
 
     pub(crate) fn signal_tool(&self, signal: Signal) {
@@ -117,13 +128,23 @@ impl Rig {
         }
     }
 
-    /// Nothing is left of a backup: tool, files, slot, sessions.
+    /// Nothing is left of a backup: no process of the tool's group, alive or a zombie, no file, no
+    /// slot, no session.
     pub(crate) async fn is_clean(&self, server: Option<&Server>) {
         tokio::time::timeout(PATIENCE, self.engine.wait_idle())
             .await
             .unwrap();
         assert!(self.engine.running().is_none());
         assert_eq!(self.tools(), Vec::<i32>::new(), "the tool is reaped first");
+        let groups = std::mem::take(&mut *self.groups.lock().unwrap());
+        for group in groups {
+            // What the tool itself had started is init's to reap.
+            eventually("nothing is left of the tool's process group", || {
+                test_kill_process_group(Pid::from_raw(group).unwrap())
+                    .is_err()
+                    .then_some(())
+            });
+        }
         assert_eq!(fs::read_dir(self.tmp.path()).unwrap().count(), 0);
         if let Some(server) = server {
             eventually("the sessions are gone", || {

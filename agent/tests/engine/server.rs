@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -67,6 +68,38 @@ pub(crate) fn feed(command: &mut Command, input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
+/// For what the real mariadb-backup cannot be made to do: runs a test again, in a process where this
+/// script stands for the tool, which it finds in `$TOOL`. `true`: this is that process.
+pub(crate) fn with_tool(test: &str, script: &str) -> bool {
+    const AGAIN: &str = "TOWLINE_TEST_TOOL";
+    if std::env::var_os(AGAIN).is_some() {
+        return true;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tool = dir.path().join("mariadb-backup");
+    let real = program("mariadb-backup").get_program().to_os_string();
+    let script = format!("#!/bin/bash\nTOOL='{}'\n{script}\n", real.to_str().unwrap());
+    fs::write(&tool, script).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o700)).unwrap();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = [dir.path().to_owned()]
+        .into_iter()
+        .chain(std::env::split_paths(&path));
+    let again = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", test])
+        .env("PATH", std::env::join_paths(path).unwrap())
+        .env(AGAIN, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&again.stdout);
+    let errors = String::from_utf8_lossy(&again.stderr);
+    assert!(
+        again.status.success() && said.contains("1 passed"),
+        "{said}\n{errors}"
+    );
+    false
+}
+
 /// MariaDB refuses to run as root unless it is told to.
 fn as_user(command: &mut Command) {
     if rustix::process::geteuid().is_root() {
@@ -108,6 +141,27 @@ fn installed() -> &'static Path {
         }
         folder
     })
+}
+
+/// The SQL of `deploy/grants`.
+fn documented(method: &str) -> String {
+    let sql = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../deploy/grants")
+        .join(format!("mariadb-{method}.sql"));
+    fs::read_to_string(sql).unwrap()
+}
+
+/// A file with the password of the agent's user.
+pub(crate) fn password_file() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("{PASSWORD}\n")).unwrap();
+    file
+}
+
+/// A TCP port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// Starts a server on the folder `data` in `dir`.
@@ -153,13 +207,15 @@ impl Server {
     /// One with the agent's user, who has the documented privileges for a method.
     pub(crate) fn with_user(method: &str) -> Self {
         let server = Self::start();
-        let sql = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../deploy/grants")
-            .join(format!("mariadb-{method}.sql"));
-        let sql = fs::read_to_string(sql).unwrap();
         let password = PASSWORD.replace('\\', "\\\\");
-        server.sql(&sql.replace("CHANGE-ME", &password));
+        server.sql(&documented(method).replace("CHANGE-ME", &password));
         server
+    }
+
+    /// Gives the agent's user the documented privileges for a further method.
+    pub(crate) fn grant(&self, method: &str) {
+        let sql = documented(method);
+        self.sql(&sql[sql.find("GRANT").unwrap()..]);
     }
 
     /// On the folder `data` in `dir`.
