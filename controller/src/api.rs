@@ -35,7 +35,7 @@ pub const GROUP: &str = "towline.dev";
 /// Label of a job: the schedule that made it.
 pub const LABEL_SCHEDULE: &str = "towline.dev/schedule";
 
-/// Annotation of a job: the time it was due, RFC 3339.
+/// Annotation of a job: when it was to start, jitter included, RFC 3339.
 pub const ANNOTATION_SCHEDULED_AT: &str = "towline.dev/scheduled-at";
 
 /// Every CRD, in the order in which a reader meets them.

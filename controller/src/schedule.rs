@@ -1,6 +1,7 @@
 //! The `BackupSchedule` reconciler: observe, plan, act.
 
 pub mod calendar;
+pub mod due;
 pub mod plan;
 
 use crate::{
@@ -15,10 +16,11 @@ use crate::{
     job::schedule_of,
     metrics::ScheduleMetrics,
 };
+use due::Due;
 use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::controller::Action,
 };
 use plan::{Observed, OwnedJob, Plan};
@@ -45,7 +47,7 @@ pub async fn reconcile(
     let mut schedule = BackupSchedule::clone(&schedule);
     let mut jobs = observe(&context, &namespace, &schedule).await?;
     let mut plan = plan_for(&schedule, &jobs)?;
-    if plan.create.is_some() {
+    if plan.create.is_some() || !plan.cancel.is_empty() {
         // The cache may lag behind our own last write: what is due is judged on the object as it is.
         match api.get_opt(&schedule.name_any()).await? {
             Some(live) if live.uid() == schedule.uid() => schedule = live,
@@ -58,13 +60,19 @@ pub async fn reconcile(
 }
 
 fn plan_for(schedule: &BackupSchedule, jobs: &[Arc<BackupJob>]) -> Result<Plan, Error> {
-    let owned: Vec<OwnedJob> = jobs.iter().map(|job| owned(job)).collect();
+    let name = schedule.name_any();
+    let owned: Vec<OwnedJob> = jobs.iter().map(|job| owned(&name, job)).collect();
     Ok(plan::plan(&Observed {
         spec: &schedule.spec,
         status: schedule
             .status
             .as_ref()
             .unwrap_or(&BackupScheduleStatus::default()),
+        uid: schedule
+            .metadata
+            .uid
+            .as_deref()
+            .ok_or(Error::Malformed("uid"))?,
         generation: schedule.metadata.generation,
         created: schedule
             .metadata
@@ -77,14 +85,16 @@ fn plan_for(schedule: &BackupSchedule, jobs: &[Arc<BackupJob>]) -> Result<Plan, 
     }))
 }
 
-fn owned(job: &BackupJob) -> OwnedJob {
+fn owned(schedule: &str, job: &BackupJob) -> OwnedJob {
     let status = job.status.as_ref();
     OwnedJob {
         name: job.name_any(),
+        due: plan::due_of(schedule, &job.name_any()),
         uid: job.uid().unwrap_or_default(),
         phase: status.map_or(Phase::Pending, |s| s.phase),
         reason: status.and_then(|s| s.reason),
         completion: status.and_then(|s| s.completion_time.as_ref()).map(|t| t.0),
+        cancelled: job.spec.cancel,
     }
 }
 
@@ -134,11 +144,14 @@ async fn act(
 ) -> Result<Action, Error> {
     let name = schedule.name_any();
     let mut status = plan.status;
+    for (job, uid) in plan.cancel {
+        cancel_job(context, namespace, schedule, &job, &uid).await?;
+    }
     if let Some(due) = plan.create {
         match create_job(context, namespace, schedule, due).await? {
-            Some(job) => plan::record_created(&mut status, due, job),
+            Some(job) => plan::record_created(&mut status, due.time, job),
             None => {
-                let taken = plan::job_name(&name, due);
+                let taken = plan::job_name(&name, due.time);
                 let note = format!(
                     "BackupJob {taken} exists and is not this schedule's: delete or rename it; its backup is not made"
                 );
@@ -178,9 +191,9 @@ async fn create_job(
     context: &Context,
     namespace: &str,
     schedule: &BackupSchedule,
-    due: Timestamp,
+    due: Due,
 ) -> Result<Option<ActiveJob>, Error> {
-    let name = plan::job_name(&schedule.name_any(), due);
+    let name = plan::job_name(&schedule.name_any(), due.time);
     let owner = schedule
         .controller_owner_ref(&())
         .ok_or(Error::Malformed("uid"))?;
@@ -192,13 +205,13 @@ async fn create_job(
     job.labels_mut()
         .insert(LABEL_SCHEDULE.into(), schedule.name_any());
     job.annotations_mut()
-        .insert(ANNOTATION_SCHEDULED_AT.into(), due.to_string());
+        .insert(ANNOTATION_SCHEDULED_AT.into(), due.start.to_string());
     job.metadata.owner_references = Some(vec![owner.clone()]);
 
     let api = Api::<BackupJob>::namespaced(context.client.clone(), namespace);
     match api.create(&PostParams::default(), &job).await {
         Ok(job) => {
-            tracing::info!(namespace, schedule = schedule.name_any(), job = name, %due, "job created");
+            tracing::info!(namespace, schedule = schedule.name_any(), job = name, due = %due.time, "job created");
             context
                 .report
                 .normal(
@@ -238,6 +251,33 @@ async fn create_job(
                 .await;
             Err(kube::Error::Api(status).into())
         }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells a job to end, for the next one is due. Its record stays, and says that it was cancelled.
+async fn cancel_job(
+    context: &Context,
+    namespace: &str,
+    schedule: &BackupSchedule,
+    name: &str,
+    uid: &str,
+) -> Result<(), Error> {
+    // The uid makes it this very job, or a conflict.
+    let cancel = serde_json::json!({"metadata": {"uid": uid}, "spec": {"cancel": true}});
+    match Api::<BackupJob>::namespaced(context.client.clone(), namespace)
+        .patch(name, &PatchParams::default(), &Patch::Merge(&cancel))
+        .await
+    {
+        Ok(_) => {
+            let note = format!("cancelled BackupJob {name}: the next one is due");
+            context
+                .report
+                .normal(&schedule.object_ref(&()), "Replaced", "Cancel", &note)
+                .await;
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

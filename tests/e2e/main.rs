@@ -14,4 +14,5 @@ mod controller_kills;
 mod curl;
 mod install;
 mod refusals;
+mod schedules;
 mod stream_faults;

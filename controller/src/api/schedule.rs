@@ -48,10 +48,16 @@ pub struct BackupScheduleSpec {
     /// latest of them within `startingDeadlineSeconds`.
     #[serde(default)]
     pub suspend: bool,
+    /// Each job starts up to so many seconds after its due time, always the same for the same run,
+    /// so that many schedules with one time do not start as one. Never later than the next due time.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub jitter_seconds: u32,
     /// What happens when a job is due while the one before still runs.
     #[serde(default)]
     pub concurrency_policy: ConcurrencyPolicy,
-    /// A job that could not be started this long after its time is not started at all. Absent: no limit.
+    /// A job that could not be started this long after its time (and jitter) is not started at all.
+    /// Absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 31_536_000))]
     pub starting_deadline_seconds: Option<u32>,
@@ -81,6 +87,10 @@ pub enum ConcurrencyPolicy {
     /// It waits: the latest time that passed is made up for when the job before has ended.
     #[default]
     Forbid,
+    /// It starts. An agent makes one backup at a time: of the same agent, the job waits for it.
+    Allow,
+    /// The one before is cancelled, and the job starts when that has ended.
+    Replace,
 }
 
 /// What a job is made of.
@@ -120,7 +130,7 @@ pub struct BackupScheduleStatus {
     /// The latest due time for which a job was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_schedule_time: Option<Time>,
-    /// The next due time; absent while suspended.
+    /// When the next job starts, jitter included; absent while suspended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_schedule_time: Option<Time>,
     /// When a job of this schedule last succeeded.

@@ -252,6 +252,77 @@ mod tests {
         }
     }
 
+    /// What a fixed time of day stands for is made once on every day; what is said to come every
+    /// so often comes so often in real time.
+    #[test]
+    fn days_on_which_the_clock_changes() {
+        for (schedule, after, expected) in [
+            // 2025-03-30, Europe/Berlin: 02:00 becomes 03:00, at 01:00 UTC.
+            (
+                "30 2 * * *",
+                "2025-03-29T12:00:00Z",
+                &["2025-03-30T01:00:00Z", "2025-03-31T00:30:00Z"][..],
+            ),
+            (
+                "30 3 * * *",
+                "2025-03-29T12:00:00Z",
+                &["2025-03-30T01:30:00Z", "2025-03-31T01:30:00Z"],
+            ),
+            (
+                "*/30 * * * *",
+                "2025-03-30T00:15:00Z",
+                &[
+                    "2025-03-30T00:30:00Z",
+                    "2025-03-30T01:00:00Z",
+                    "2025-03-30T01:30:00Z",
+                ],
+            ),
+            (
+                "0 * * * *",
+                "2025-03-30T00:15:00Z",
+                &["2025-03-30T01:00:00Z", "2025-03-30T02:00:00Z"],
+            ),
+            // 2025-10-26: 03:00 becomes 02:00, at 01:00 UTC; 02:30 comes twice.
+            (
+                "30 2 * * *",
+                "2025-10-25T12:00:00Z",
+                &["2025-10-26T00:30:00Z", "2025-10-27T01:30:00Z"],
+            ),
+            (
+                "*/30 * * * *",
+                "2025-10-26T00:15:00Z",
+                &[
+                    "2025-10-26T00:30:00Z",
+                    "2025-10-26T01:00:00Z",
+                    "2025-10-26T01:30:00Z",
+                    "2025-10-26T02:00:00Z",
+                ],
+            ),
+            (
+                "0 * * * *",
+                "2025-10-25T23:30:00Z",
+                &[
+                    "2025-10-26T00:00:00Z",
+                    "2025-10-26T01:00:00Z",
+                    "2025-10-26T02:00:00Z",
+                ],
+            ),
+        ] {
+            let calendar = Calendar::parse(schedule, "Europe/Berlin").unwrap();
+            let mut at = t(after);
+            for due in expected {
+                at = calendar.next(at).unwrap();
+                assert_eq!(at, t(due), "{schedule} after {after}");
+            }
+            let last = t(expected[expected.len() - 1]);
+            assert_eq!(
+                calendar.latest(t(after), last),
+                Some(last),
+                "{schedule}: missed ones follow the same rule"
+            );
+        }
+    }
+
     #[test]
     fn what_gives_no_due_time_says_why() {
         for (schedule, zone, part) in [

@@ -1,15 +1,17 @@
 //! What a schedule does next: a pure function of what was observed and the time.
 
-use super::calendar::{Calendar, InvalidSchedule};
+use super::due::{self, Due};
 use crate::{
     api::{
         conditions::{self, Status},
         job::Phase,
-        schedule::{ActiveJob, BackupScheduleSpec, BackupScheduleStatus, FAILING, READY},
+        schedule::{
+            ActiveJob, BackupScheduleSpec, BackupScheduleStatus, ConcurrencyPolicy, FAILING, READY,
+        },
     },
     reason::FailureReason,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// A job that this schedule owns.
@@ -25,6 +27,10 @@ pub struct OwnedJob {
     pub reason: Option<FailureReason>,
     /// When it ended.
     pub completion: Option<Timestamp>,
+    /// The due time that it was created for, as its name tells.
+    pub due: Option<Timestamp>,
+    /// Whether it was told to end.
+    pub cancelled: bool,
 }
 
 /// What was observed.
@@ -34,6 +40,8 @@ pub struct Observed<'a> {
     pub spec: &'a BackupScheduleSpec,
     /// What was written last.
     pub status: &'a BackupScheduleStatus,
+    /// `metadata.uid`: two schedules with the same jitter start apart.
+    pub uid: &'a str,
     /// `metadata.generation`.
     pub generation: Option<i64>,
     /// `metadata.creationTimestamp`: nothing was due before.
@@ -48,9 +56,11 @@ pub struct Observed<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Create the job of this due time.
-    pub create: Option<Timestamp>,
+    pub create: Option<Due>,
     /// Write this, with what was created.
     pub status: BackupScheduleStatus,
+    /// Cancel these jobs, `(name, uid)`, for one that is due.
+    pub cancel: Vec<(String, String)>,
     /// Delete these jobs, `(name, uid)`; what they stored stays.
     pub delete: Vec<(String, String)>,
     /// Look again at this time.
@@ -69,6 +79,11 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         ..
     } = *observed;
     let mut status = before.clone();
+    // A job may exist that no status tells of: whoever created it died before it wrote so.
+    let created = jobs.iter().filter_map(|job| job.due).max();
+    status.last_schedule_time = created
+        .max(before.last_schedule_time.as_ref().map(|t| t.0))
+        .map(Time);
 
     count_finished(&mut status, before, jobs, generation, now);
     status.active = jobs
@@ -82,29 +97,46 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     status.active.sort_by(|a, b| a.name.cmp(&b.name));
     status.active.truncate(100);
 
-    let times = times(observed);
-    let create = match &times {
-        Ok((due, _)) => due.filter(|_| status.active.is_empty() && !spec.suspend),
-        Err(_) => None,
-    };
-    let next = times.as_ref().ok().map(|(_, next)| *next);
-    status.next_schedule_time = next.filter(|_| !spec.suspend).map(Time);
-    let (ready, reason, message) = match &times {
-        Err(error) => (Status::False, "InvalidSchedule", error.to_string()),
-        Ok(_) if spec.suspend => (
+    let since = status
+        .last_schedule_time
+        .as_ref()
+        .map_or(observed.created, |t| t.0.max(observed.created));
+    let times = due::times(spec, observed.uid, since, now);
+    let run = times
+        .as_ref()
+        .ok()
+        .and_then(|times| times.run)
+        .filter(|_| !spec.suspend);
+    let free = status.active.is_empty() || spec.concurrency_policy == ConcurrencyPolicy::Allow;
+    let create = run.filter(|_| free);
+    let next = times
+        .as_ref()
+        .ok()
+        .map(|times| times.next.start)
+        .filter(|_| !spec.suspend);
+    status.next_schedule_time = next.map(Time);
+    let replacing = run.is_some() && spec.concurrency_policy == ConcurrencyPolicy::Replace;
+    let (ready, reason, message) = match (&times, run) {
+        (Err(error), _) => (Status::False, "InvalidSchedule", error.to_string()),
+        (Ok(_), _) if spec.suspend => (
             Status::True,
             "Suspended",
             "spec.suspend is set: no jobs are created".to_owned(),
         ),
-        Ok((Some(due), _)) if create.is_none() => (
-            Status::True,
-            "WaitingForJob",
-            format!(
-                "due since {due}; it starts when {} has ended",
+        (Ok(_), Some(due)) if create.is_none() => {
+            let how = if replacing {
+                ", which is being cancelled for it,"
+            } else {
+                ""
+            };
+            let message = format!(
+                "due since {}; it starts when {}{how} has ended",
+                due.start,
                 names(&status.active)
-            ),
-        ),
-        Ok(_) => (Status::True, "Scheduled", String::new()),
+            );
+            (Status::True, "WaitingForJob", message)
+        }
+        (Ok(_), _) => (Status::True, "Scheduled", String::new()),
     };
     conditions::set(
         &mut status.conditions,
@@ -119,35 +151,27 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     Plan {
         create,
         status,
+        cancel: if replacing {
+            to_cancel(jobs)
+        } else {
+            Vec::new()
+        },
         delete: surplus(spec, jobs),
-        wake: next.filter(|_| !spec.suspend),
+        wake: next,
     }
 }
 
-/// The due time that is to be run now, and the next one.
-fn times(observed: &Observed<'_>) -> Result<(Option<Timestamp>, Timestamp), InvalidSchedule> {
-    let Observed {
-        spec,
-        status,
-        created,
-        now,
-        ..
-    } = *observed;
-    let calendar = Calendar::parse(&spec.schedule, &spec.time_zone)?;
-    let next = calendar.next(now)?;
-    let since = status
-        .last_schedule_time
-        .as_ref()
-        .map_or(created, |t| t.0.max(created));
-    let due = calendar.latest(since, now).filter(|due| {
-        spec.starting_deadline_seconds.is_none_or(|limit| {
-            now.duration_since(*due) <= SignedDuration::from_secs(i64::from(limit))
-        })
-    });
-    Ok((due, next))
+/// Jobs that run and were not told to end yet.
+fn to_cancel(jobs: &[OwnedJob]) -> Vec<(String, String)> {
+    let running = jobs
+        .iter()
+        .filter(|job| !job.phase.is_final() && !job.cancelled);
+    running
+        .map(|job| (job.name.clone(), job.uid.clone()))
+        .collect()
 }
 
-/// Takes account of jobs that were active when the status was written and have ended since.
+/// Takes account of jobs that have ended since the status was written.
 fn count_finished(
     status: &mut BackupScheduleStatus,
     before: &BackupScheduleStatus,
@@ -155,9 +179,14 @@ fn count_finished(
     generation: Option<i64>,
     now: Timestamp,
 ) {
+    let known = before.last_schedule_time.as_ref().map(|t| t.0);
+    let open = |job: &OwnedJob| {
+        before.active.iter().any(|a| a.uid == job.uid)
+            || job.due.is_some_and(|due| Some(due) > known)
+    };
     let mut ended: Vec<_> = jobs
         .iter()
-        .filter(|job| job.phase.is_final() && before.active.iter().any(|a| a.uid == job.uid))
+        .filter(|job| job.phase.is_final() && open(job))
         .collect();
     ended.sort_by_key(|job| job.completion);
     for job in &ended {
@@ -237,6 +266,14 @@ fn names(active: &[ActiveJob]) -> String {
 #[must_use]
 pub fn job_name(schedule: &str, due: Timestamp) -> String {
     format!("{schedule}-{}", due.as_second().div_euclid(60))
+}
+
+/// The due time of a job, from its name; `None` where the name is not of [`job_name`]'s making.
+#[must_use]
+pub fn due_of(schedule: &str, job: &str) -> Option<Timestamp> {
+    let minutes = job.strip_prefix(schedule)?.strip_prefix('-')?;
+    let due = Timestamp::from_second(minutes.parse::<i64>().ok()?.checked_mul(60)?).ok()?;
+    (job_name(schedule, due) == job).then_some(due)
 }
 
 /// Writes into a status that the job of a due time exists.

@@ -22,6 +22,8 @@ fn job(name: &str, phase: Phase, completion: Option<&str>) -> OwnedJob {
         phase,
         reason: (phase == Phase::Failed).then_some(FailureReason::StreamError),
         completion: completion.map(t),
+        due: due_of("nightly", name),
+        cancelled: false,
     }
 }
 
@@ -66,6 +68,7 @@ impl Case {
         plan(&Observed {
             spec: &self.spec,
             status: &self.status,
+            uid: "uid",
             generation: Some(1),
             created: t("2025-01-01T00:00:00Z"),
             jobs: &self.jobs,
@@ -150,7 +153,7 @@ fn a_run_starts_when_it_is_due_and_once() {
         ),
     ] {
         let plan = case.plan();
-        assert_eq!(plan.create, create.map(t), "{what}");
+        assert_eq!(plan.create.map(|due| due.time), create.map(t), "{what}");
         assert_eq!(reason(&plan, READY), Some(why), "{what}");
     }
 }
@@ -240,10 +243,78 @@ fn history_keeps_the_newest_of_each_kind() {
 }
 
 #[test]
+fn what_happens_while_the_one_before_runs() {
+    let at = |policy: &str| {
+        Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-02T02:00:00Z")
+            .with(serde_json::json!({"concurrencyPolicy": policy}))
+            .job(job("a", Phase::Running, None), true)
+    };
+    for (policy, creates, cancels, why) in [
+        ("Forbid", false, false, "WaitingForJob"),
+        ("Allow", true, false, "Scheduled"),
+        ("Replace", false, true, "WaitingForJob"),
+    ] {
+        let plan = at(policy).plan();
+        assert_eq!(plan.create.is_some(), creates, "{policy}");
+        let cancelled: Vec<_> = plan.cancel.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(cancelled == ["a"], cancels, "{policy}");
+        assert_eq!(reason(&plan, READY), Some(why), "{policy}");
+    }
+    let mut told = at("Replace");
+    told.jobs[0].cancelled = true;
+    let plan = told.plan();
+    assert_eq!(
+        (plan.create, plan.cancel.len()),
+        (None, 0),
+        "once is enough"
+    );
+    told.jobs[0].phase = Phase::Cancelled;
+    assert!(told.plan().create.is_some(), "it has made room");
+    let mut early = at("Replace");
+    early.now = t("2025-01-02T01:59:59Z");
+    assert!(early.plan().cancel.is_empty(), "nothing is due");
+}
+
+#[test]
+fn a_job_that_no_status_tells_of_is_not_made_again() {
+    // Whoever created it died before it wrote so.
+    let due = t("2025-01-02T02:00:00Z");
+    for policy in ["Forbid", "Allow", "Replace"] {
+        for phase in [Phase::Running, Phase::Failed] {
+            let end = phase.is_final().then_some("2025-01-02T02:01:00Z");
+            let case = Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-02T02:02:00Z")
+                .with(serde_json::json!({"concurrencyPolicy": policy}))
+                .job(job(&job_name("nightly", due), phase, end), false);
+            let plan = case.plan();
+            let what = format!("{policy} {phase:?}");
+            assert_eq!((plan.create, plan.cancel.len()), (None, 0), "{what}");
+            assert_eq!(plan.status.last_schedule_time, Some(Time(due)), "{what}");
+            let failures = u32::from(phase == Phase::Failed);
+            assert_eq!(plan.status.consecutive_failures, failures, "{what}");
+        }
+    }
+}
+
+#[test]
 fn names_are_the_minute() {
     assert_eq!(
         job_name("nightly", t("2025-01-01T02:00:00Z")),
         "nightly-28928280"
     );
     assert!(job_name(&"s".repeat(52), t("2500-01-01T00:00:00Z")).len() <= 63);
+    assert_eq!(
+        due_of("nightly", "nightly-28928280"),
+        Some(t("2025-01-01T02:00:00Z"))
+    );
+    for other in [
+        "nightly",
+        "nightly-",
+        "nightly-x",
+        "nightly-028928280",
+        "nightly-1-28928280",
+        "hourly-28928280",
+        "nightly-99999999999999999",
+    ] {
+        assert_eq!(due_of("nightly", other), None, "{other}");
+    }
 }
