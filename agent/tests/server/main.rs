@@ -14,5 +14,6 @@ mod metrics;
 mod mutual;
 mod pki;
 mod query;
+mod renewal;
 mod tls;
 mod trailers;

@@ -88,7 +88,7 @@ async fn a_certificate_that_expires_is_refused_on_an_open_connection() {
     let ca = Ca::new("ca");
     let mount = Mount::of(&ca.server(), &ca);
     let server = pki::start(&mount, Access::Certificates, LIMITS, NO_DRAIN).await;
-    let leaf = ca.client_until(&[CALLER], SystemTime::now() + Duration::from_secs(4));
+    let leaf = ca.client_until(&[CALLER], SystemTime::now() + Duration::from_secs(6));
     let mut open = Vec::new();
     for http2 in [false, true] {
         let mut kept = Kept::connect(&ca, &leaf, server.addr, http2).await;
@@ -255,4 +255,21 @@ async fn the_access_log_names_the_certificate_and_the_token() {
     mount.publish(&files);
     assert_eq!(kept.get("/v1/info", Some("b-token")).await.0, 401);
     assert_eq!(kept.get("/v1/info", Some("new-token")).await.0, 200);
+}
+
+#[tokio::test]
+async fn certificates_may_come_from_a_ca_below_the_one_that_is_trusted() {
+    let root = Ca::new("root");
+    let issuing = root.intermediate("issuing");
+    let mount = Mount::of(&issuing.server().behind(&issuing), &root);
+    let server = pki::start(&mount, Access::Certificates, LIMITS, NO_DRAIN).await;
+    let caller = issuing.client(&[CALLER]);
+    let without = Client::new(&root, Some(&caller), &["http/1.1"]);
+    assert!(without.request(server.addr, "GET /v1/info").await.is_err());
+    let caller = caller.behind(&issuing);
+    let mut kept = Kept::connect(&root, &caller, server.addr, false).await;
+    // The second request is checked with the whole chain, too.
+    for _ in 0..2 {
+        assert_eq!(kept.get("/v1/info", None).await.0, 200);
+    }
 }

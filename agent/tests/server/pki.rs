@@ -1,6 +1,6 @@
 //! Certificates made for a test, the files that they lie in, and clients that use them.
 
-use crate::harness::{Answer, Harness, PATIENCE};
+use crate::harness::{Answer, Harness, PATIENCE, raw};
 use prometheus::Registry;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -29,19 +29,46 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 pub(crate) struct Leaf {
+    /// PEM.
     pub(crate) cert: String,
     pub(crate) key: String,
     pub(crate) der: CertificateDer<'static>,
+    /// Sent behind it.
+    intermediates: Vec<CertificateDer<'static>>,
     key_der: PrivateKeyDer<'static>,
+}
+
+impl Leaf {
+    /// With the certificate of the CA that signed it.
+    pub(crate) fn behind(mut self, intermediate: &Ca) -> Self {
+        self.cert.push_str(&intermediate.pem());
+        self.intermediates.push(intermediate.0.der().clone());
+        self
+    }
+
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        [&[self.der.clone()], &self.intermediates[..]].concat()
+    }
 }
 
 impl Ca {
     pub(crate) fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(Self::params(name), key).unwrap())
+    }
+
+    /// One that this one has signed.
+    pub(crate) fn intermediate(&self, name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::signed_by(Self::params(name), key, &self.0).unwrap())
+    }
+
+    fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        params
     }
 
     pub(crate) fn pem(&self) -> String {
@@ -104,6 +131,7 @@ impl Ca {
             cert: cert.pem(),
             key: key.serialize_pem(),
             der: cert.der().clone(),
+            intermediates: Vec::new(),
             key_der: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
         }
     }
@@ -235,7 +263,7 @@ impl Client {
             .with_root_certificates(roots);
         let mut config = match identity {
             Some(leaf) => builder
-                .with_client_auth_cert(vec![leaf.der.clone()], leaf.key_der.clone_key())
+                .with_client_auth_cert(leaf.chain(), leaf.key_der.clone_key())
                 .unwrap(),
             None => builder.with_no_client_auth(),
         };
@@ -270,4 +298,27 @@ impl Client {
 
 pub(crate) fn request(line: &str) -> String {
     format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTE: trailers\r\n\r\n")
+}
+
+/// A metric by its name with labels.
+pub(crate) async fn metric(server: &Harness, name: &str) -> Option<f64> {
+    let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let text = raw(server.admin, request).await.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().parse().ok()
+}
+
+/// Failed handshakes so far.
+pub(crate) async fn failures(server: &Harness, reason: &str) -> f64 {
+    let name = format!("towline_agent_tls_handshake_failures_total{{reason=\"{reason}\"}}");
+    metric(server, &name).await.expect("the series exists")
+}
+
+/// Everything until the connection ends, however it does.
+pub(crate) async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes))
+        .await
+        .expect("the connection ends");
+    bytes
 }
