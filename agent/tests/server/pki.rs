@@ -47,7 +47,7 @@ impl Leaf {
     }
 
     fn chain(&self) -> Vec<CertificateDer<'static>> {
-        [&[self.der.clone()], &self.intermediates[..]].concat()
+        [std::slice::from_ref(&self.der), &self.intermediates].concat()
     }
 }
 
