@@ -50,3 +50,30 @@ fn a_placeholder_replaced_everywhere_makes_a_working_example() {
         }
     }
 }
+
+/// Who follows the documents has certificates with the names that sidecars and samples expect.
+#[test]
+fn certificates_have_the_same_names_everywhere() {
+    for document in ["../docs/tls.md", "../README.md"] {
+        let command = "--namespace shop --agent-name agent.shop --client-name towline-controller";
+        assert!(deploy(document).contains(command), "{document}");
+    }
+    for sidecar in ["sidecar/mariadb.yaml", "sidecar/mysql.yaml"] {
+        let text = deploy(sidecar);
+        for line in [
+            "- --allowed-client=towline-controller",
+            "name: towline-agent-tls",
+        ] {
+            assert!(text.lines().any(|l| l.trim() == line), "{sidecar}: {line}");
+        }
+    }
+    for sample in ["samples/backupjob.yaml", "samples/backupschedule.yaml"] {
+        let text = deploy(sample);
+        assert!(text.contains("serverName: agent.shop"), "{sample}");
+        assert_eq!(
+            text.matches("name: towline-client-tls").count(),
+            2,
+            "{sample}"
+        );
+    }
+}

@@ -16,3 +16,4 @@ mod install;
 mod refusals;
 mod schedules;
 mod stream_faults;
+mod tls;

@@ -43,10 +43,32 @@ impl<'a> Database<'a> {
         Self::start(namespace, name, "mariadb", patch).await
     }
 
+    /// MariaDB whose agent speaks TLS, wants a certificate and a token, and encrypts to `recipient` at
+    /// least. The Secret `towline-agent-tls` must be there.
+    pub async fn mariadb_over_tls(namespace: &'a Namespace, name: &str, recipient: &str) -> Self {
+        let patch = json!([{
+            "target": {"kind": "StatefulSet"},
+            "patch": json!([
+                {"op": "add", "path": "/spec/template/spec/initContainers/0/args/-", "value": format!("--require-recipient={recipient}")},
+            ]).to_string(),
+        }]);
+        Self::adapt(namespace, name, "mariadb", str::to_owned, patch).await
+    }
+
     async fn start(
         namespace: &'a Namespace,
         name: &str,
         flavour: &'static str,
+        patches: Value,
+    ) -> Self {
+        Self::adapt(namespace, name, flavour, plain_text, patches).await
+    }
+
+    async fn adapt(
+        namespace: &'a Namespace,
+        name: &str,
+        flavour: &'static str,
+        edit: impl Fn(&str) -> String,
         patches: Value,
     ) -> Self {
         let (agent, agent_image, database, tag, client) = match flavour {
@@ -67,9 +89,8 @@ impl<'a> Database<'a> {
         };
         let folder = tempfile::tempdir().unwrap();
         let manifest = root().join(format!("deploy/sidecar/{flavour}.yaml"));
-        let manifest = std::fs::read_to_string(manifest)
-            .unwrap()
-            .replace("CHANGE-ME", TOKEN);
+        let manifest = std::fs::read_to_string(manifest).unwrap();
+        let manifest = edit(&manifest).replace("CHANGE-ME", TOKEN);
         std::fs::write(folder.path().join("database.yaml"), manifest).unwrap();
         let kustomization = json!({
             "resources": ["database.yaml"],
@@ -192,4 +213,26 @@ impl<'a> Database<'a> {
             .await;
         assert_eq!(output.code, 0, "no process {tool}: {}", output.stderr);
     }
+}
+
+/// The sidecar without TLS, as its comments say: what breaks streams has to see them.
+fn plain_text(manifest: &str) -> String {
+    let mut lines: Vec<&str> = manifest.lines().collect();
+    let tls = [
+        "--tls-cert=",
+        "--tls-key=",
+        "--client-ca=",
+        "--allowed-client=",
+    ];
+    let is_tls = |line: &str| tls.iter().any(|flag| line.contains(&format!("- {flag}")));
+    let first = lines.iter().position(|line| is_tls(line)).unwrap();
+    lines[first] = "            - --insecure-http";
+    lines.retain(|line| !is_tls(line));
+    let secret = lines
+        .iter()
+        .position(|line| line.trim() == "name: towline-agent-tls")
+        .unwrap();
+    assert_eq!(lines[secret - 1].trim(), "- secret:");
+    lines.drain(secret - 1..=secret);
+    lines.join("\n")
 }
