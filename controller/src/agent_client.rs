@@ -5,8 +5,9 @@ mod connect;
 mod info;
 mod request;
 mod resolve;
-mod timed_io;
 mod tls;
+pub mod trace;
+mod traced_io;
 
 pub use resolve::is_local;
 pub use tls::{Tls, TlsError};
@@ -14,12 +15,13 @@ pub use towline_agent::protocol::info::{Info, Server};
 
 use crate::{
     reason::{FailureReason, Retry},
-    transfer::{BackupParameters, Timings},
+    transfer::BackupParameters,
 };
 use connect::Connection;
 use hyper::body::Incoming;
 use std::time::Duration;
 use towline_agent::archive::Position;
+use trace::Trace;
 
 /// An agent and how to be let in.
 #[derive(Clone)]
@@ -95,8 +97,6 @@ pub struct Stream {
     pub body: Incoming,
     /// What the agent said of itself.
     pub info: Info,
-    /// Phases gone through so far.
-    pub timings: Timings,
     /// Keeps the connection going; dropping it closes the connection, and the agent stops the tool.
     pub connection: Connection,
 }
@@ -120,15 +120,18 @@ pub async fn backup(
     parameters: &BackupParameters,
     claim: Claim<'_>,
     head_timeout: Duration,
+    trace: &Trace,
 ) -> Result<Stream, AgentError> {
     let token = agent.token.as_deref();
-    let mut connection = Connection::open(agent).await?;
+    let mut connection =
+        Connection::get(agent, None, towline_agent::protocol::PATH_INFO, trace).await?;
     let request = request::get(agent, towline_agent::protocol::PATH_INFO, None)?;
     let answer = connection.send(agent, request, INFO_TIMEOUT).await?;
     let info = info::read(answer, token).await?;
     let query = request::query(parameters, &info)?;
 
-    let mut connection = connection.reuse(agent).await?;
+    let path = towline_agent::protocol::PATH_BACKUP;
+    let mut connection = Connection::get(agent, Some(connection), path, trace).await?;
     let request = request::get(
         agent,
         &format!("{}{query}", towline_agent::protocol::PATH_BACKUP),
@@ -153,7 +156,6 @@ pub async fn backup(
         server_timing: head.server_timing,
         body: answer.into_body(),
         info,
-        timings: connection.timings(),
         connection,
     })
 }
@@ -162,8 +164,9 @@ pub async fn backup(
 /// an encrypted one to nobody. `None` when the agent does not tell; a backup is none the worse for it.
 pub async fn position(agent: &Endpoint, backup_id: &str) -> Option<Position> {
     let ask = async {
-        let mut connection = Connection::open(agent).await?;
-        let request = request::get(agent, towline_agent::protocol::PATH_INFO, None)?;
+        let path = towline_agent::protocol::PATH_INFO;
+        let mut connection = Connection::get(agent, None, path, &Trace::none()).await?;
+        let request = request::get(agent, path, None)?;
         let answer = connection.send(agent, request, POSITION_TIMEOUT).await?;
         info::read(answer, agent.token.as_deref()).await
     };

@@ -10,7 +10,10 @@ mod upload;
 mod verdict;
 
 use crate::{
-    agent_client::{self, AgentError, Claim, Endpoint},
+    agent_client::{
+        self, AgentError, Claim, Endpoint,
+        trace::{LogTrace, TimingsTrace, Trace},
+    },
     catalog::{self, JobIdentity, Manifest, Outcome},
     peer_text::{Keep, clean},
     reason::{FailureReason, Retry},
@@ -69,6 +72,8 @@ pub struct Transfer {
     pub store: Arc<Store>,
     /// How long the stream may bring nothing.
     pub stall_timeout: Duration,
+    /// Who watches the pull.
+    pub trace: Trace,
 }
 
 /// How far a transfer is.
@@ -262,9 +267,13 @@ async fn attempt(
         attempt: t.attempt,
     };
     let head_timeout = t.stall_timeout.max(MIN_HEAD_TIMEOUT);
-    let stream = agent_client::backup(&t.agent, &t.parameters, claim, head_timeout).await?;
+    let clock = Arc::new(TimingsTrace::default());
+    let mut trace = t.trace.and(clock.clone());
+    if LogTrace::wanted() {
+        trace = trace.and(Arc::new(LogTrace));
+    }
+    let stream = agent_client::backup(&t.agent, &t.parameters, claim, head_timeout, &trace).await?;
     let server = stream.info.database.clone().unwrap_or_default();
-    let mut timings = stream.timings;
     let mut reporter = Reporter::new(progress);
     reporter.started(
         stream.estimated_bytes,
@@ -281,9 +290,8 @@ async fn attempt(
     ));
     upload.begin().await?;
 
-    let copy_started = Instant::now();
     let mut peek = Peek::default();
-    let mut pull = Pull::new(stream.body, t.stall_timeout);
+    let mut pull = Pull::new(stream.body, t.stall_timeout, trace);
     let end = loop {
         let piece = tokio::select! {
             error = upload.failed() => return Err(error.into()),
@@ -310,7 +318,7 @@ async fn attempt(
         }
     };
     reporter.done(state.bytes);
-    timings.copy = Some(copy_started.elapsed().as_secs_f64());
+    let mut timings = clock.timings();
     timings.lock = verdict::lock_seconds(&end, stream.server_timing.as_deref());
     let sha256 = pull.sha256();
     verdict::judge(&end, state.bytes, &sha256, t.agent.token.as_deref())?;

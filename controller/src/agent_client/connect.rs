@@ -2,13 +2,11 @@
 
 use super::{
     AgentError, Endpoint, resolve,
-    timed_io::{TimedIo, WriteClock},
     tls::{self, Trouble},
+    trace::{Agreed, GotConnection, Target, Trace},
+    traced_io::{Exchange, TracedIo},
 };
-use crate::{
-    peer_text::{Keep, clean},
-    transfer::Timings,
-};
+use crate::peer_text::{Keep, clean};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
@@ -41,24 +39,20 @@ pub struct Connection {
     /// Holds the one task that moves the bytes; it is aborted when this is dropped.
     _driver: JoinSet<()>,
     address: SocketAddr,
-    writes: WriteClock,
-    timings: Timings,
+    exchange: Exchange,
+    trace: Trace,
+    /// Since when it waits for another request; `None` before the first.
+    idle_since: Option<Instant>,
 }
 
 impl Connection {
     /// Resolves, checks and connects.
-    pub(super) async fn open(agent: &Endpoint) -> Result<Self, AgentError> {
-        resolve::check_url(agent)?;
-        let mut timings = Timings::default();
-        let started = Instant::now();
-        let addresses = resolve::resolve(agent).await?;
-        if matches!(agent.base.host(), Some(url::Host::Domain(_))) {
-            timings.dns = Some(started.elapsed().as_secs_f64());
-        }
+    async fn open(agent: &Endpoint, trace: &Trace) -> Result<Self, AgentError> {
+        let addresses = resolve::resolve(agent, trace).await?;
         let mut errors = Vec::new();
         let mut remedy = None;
         for address in addresses {
-            match Self::connect(agent, address, timings).await {
+            match Self::connect(agent, address, trace).await {
                 Ok(connection) => return Ok(connection),
                 Err(Trouble { why, remedy: told }) => {
                     errors.push(format!("{address}: {why}"));
@@ -81,41 +75,70 @@ impl Connection {
     async fn connect(
         agent: &Endpoint,
         address: SocketAddr,
-        mut timings: Timings,
+        trace: &Trace,
     ) -> Result<Self, Trouble> {
-        let started = Instant::now();
-        let socket = within(CONNECT_TIMEOUT, TcpStream::connect(address)).await?;
-        let socket = socket.map_err(|e| Trouble::of(e.to_string()))?;
-        socket
-            .set_nodelay(true)
-            .map_err(|e| Trouble::of(e.to_string()))?;
-        timings.connect = Some(started.elapsed().as_secs_f64());
-        // Below TLS: what counts is when the kernel had the bytes.
-        let (io, writes) = TimedIo::new(socket);
+        trace.tell(|t| t.connect_start(address));
+        let socket = tcp(address).await;
+        let result = socket.as_ref().map(|_| ()).map_err(|e| e.why.as_str());
+        trace.tell(|t| t.connect_done(address, result));
+        let socket = socket?;
+        let exchange = Exchange::new(trace.clone());
         let (sender, driver) = match &agent.tls {
-            None => speak(io, address).await?,
+            None => speak(TracedIo::new(socket, exchange.clone()), address).await?,
             Some(tls) => {
-                let started = Instant::now();
-                let io = within(TLS_TIMEOUT, tls.connect(&agent.base, io)).await??;
-                timings.tls = Some(started.elapsed().as_secs_f64());
-                speak(io, address).await?
+                trace.tell(|t| t.tls_start());
+                let shaken = within(TLS_TIMEOUT, tls.connect(&agent.base, socket)).await;
+                let shaken = shaken.and_then(|shaken| shaken);
+                match &shaken {
+                    Ok(io) => tell_agreed(trace, io.get_ref().1),
+                    Err(trouble) => trace.tell(|t| t.tls_done(Err(&trouble.why))),
+                }
+                speak(TracedIo::new(shaken?, exchange.clone()), address).await?
             }
         };
         Ok(Self {
             sender,
             _driver: driver,
             address,
-            writes,
-            timings,
+            exchange,
+            trace: trace.clone(),
+            idle_since: None,
         })
     }
 
-    /// This connection again, or a new one to the same address when the agent has closed it.
-    pub(super) async fn reuse(mut self, agent: &Endpoint) -> Result<Self, AgentError> {
+    /// A connection for a request: `before`, or a new one to the same address when the agent has
+    /// closed that, or a first one.
+    pub(super) async fn get(
+        agent: &Endpoint,
+        before: Option<Self>,
+        path: &str,
+        trace: &Trace,
+    ) -> Result<Self, AgentError> {
+        resolve::check_url(agent)?;
+        let base = agent.base.as_str().trim_end_matches('/');
+        let target = Target {
+            method: "GET",
+            base,
+            path,
+        };
+        trace.tell(|t| t.get_connection(&target));
+        let connection = match before {
+            None => Self::open(agent, trace).await?,
+            Some(before) => before.again(agent).await?,
+        };
+        let got = GotConnection {
+            address: connection.address,
+            idle: connection.idle_since.map(|since| since.elapsed()),
+        };
+        trace.tell(|t| t.got_connection(&got));
+        Ok(connection)
+    }
+
+    async fn again(mut self, agent: &Endpoint) -> Result<Self, AgentError> {
         if self.sender.ready().await.is_ok() {
             return Ok(self);
         }
-        Self::connect(agent, self.address, self.timings)
+        Self::connect(agent, self.address, &self.trace)
             .await
             .map_err(|trouble| {
                 AgentError::unreachable(format!(
@@ -131,17 +154,17 @@ impl Connection {
     pub(super) async fn send(
         &mut self,
         agent: &Endpoint,
-        request: Request<Empty<Bytes>>,
+        mut request: Request<Empty<Bytes>>,
         head_timeout: Duration,
     ) -> Result<Response<Incoming>, AgentError> {
         let path = request.uri().path().to_owned();
-        let started = Instant::now();
+        let trace = self.trace.clone();
+        hyper::ext::on_informational(&mut request, move |answer| {
+            trace.tell(|t| t.got_informational(answer.status(), answer.headers()));
+        });
+        self.exchange.begin();
         let answer = tokio::time::timeout(head_timeout, self.sender.send_request(request)).await;
-        self.timings.wrote_request = self
-            .writes
-            .last()
-            .map(|at| at.saturating_duration_since(started).as_secs_f64());
-        self.timings.first_byte = Some(started.elapsed().as_secs_f64());
+        self.idle_since = Some(Instant::now());
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
@@ -159,10 +182,27 @@ impl Connection {
             ))),
         }
     }
+}
 
-    pub(super) fn timings(&self) -> Timings {
-        self.timings
-    }
+async fn tcp(address: SocketAddr) -> Result<TcpStream, Trouble> {
+    let trouble = |error: std::io::Error| Trouble::of(error.to_string());
+    let socket = within(CONNECT_TIMEOUT, TcpStream::connect(address))
+        .await?
+        .map_err(trouble)?;
+    socket.set_nodelay(true).map_err(trouble)?;
+    Ok(socket)
+}
+
+fn tell_agreed(trace: &Trace, session: &rustls::ClientConnection) {
+    let version = session.protocol_version().and_then(|v| v.as_str());
+    let suite = session
+        .negotiated_cipher_suite()
+        .and_then(|s| s.suite().as_str());
+    let agreed = Agreed {
+        version: version.unwrap_or_default(),
+        cipher_suite: suite.unwrap_or_default(),
+    };
+    trace.tell(|t| t.tls_done(Ok(&agreed)));
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Trouble> {

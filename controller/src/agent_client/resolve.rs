@@ -1,6 +1,6 @@
 //! From an agent's URL to the addresses that may be asked.
 
-use super::{AgentError, Endpoint};
+use super::{AgentError, Endpoint, Trace};
 use crate::{
     peer_text::{Keep, clean},
     reason::{FailureReason, Retry},
@@ -53,8 +53,11 @@ pub(super) fn check_url(agent: &Endpoint) -> Result<(), AgentError> {
 }
 
 /// Where the agent may be connected to: every address of its name that may be a source.
-pub(super) async fn resolve(agent: &Endpoint) -> Result<Vec<SocketAddr>, AgentError> {
-    let addresses = look_up(agent).await?;
+pub(super) async fn resolve(
+    agent: &Endpoint,
+    trace: &Trace,
+) -> Result<Vec<SocketAddr>, AgentError> {
+    let addresses = look_up(agent, trace).await?;
     let allowed: Vec<SocketAddr> = addresses
         .iter()
         .copied()
@@ -75,7 +78,7 @@ pub(super) async fn resolve(agent: &Endpoint) -> Result<Vec<SocketAddr>, AgentEr
     Ok(allowed)
 }
 
-async fn look_up(agent: &Endpoint) -> Result<Vec<SocketAddr>, AgentError> {
+async fn look_up(agent: &Endpoint, trace: &Trace) -> Result<Vec<SocketAddr>, AgentError> {
     let port = agent.base.port_or_known_default().unwrap_or(80);
     let name = match agent.base.host() {
         Some(url::Host::Ipv4(ip)) => return Ok(vec![(ip, port).into()]),
@@ -89,17 +92,19 @@ async fn look_up(agent: &Endpoint) -> Result<Vec<SocketAddr>, AgentError> {
             ));
         }
     };
-    match tokio::time::timeout(DNS_TIMEOUT, tokio::net::lookup_host((name, port))).await {
-        Ok(Ok(found)) => Ok(found.collect()),
-        Ok(Err(error)) => Err(AgentError::unreachable(format!(
-            "the agent's name {name} cannot be resolved: {}; check the URL and DNS",
-            clean(&error.to_string(), None, Keep::Start)
-        ))),
-        Err(_) => Err(AgentError::unreachable(format!(
-            "the agent's name {name} was not resolved within {} s",
-            DNS_TIMEOUT.as_secs()
-        ))),
-    }
+    trace.tell(|t| t.dns_start(name));
+    let found = match tokio::time::timeout(DNS_TIMEOUT, tokio::net::lookup_host((name, port))).await
+    {
+        Ok(Ok(found)) => Ok(found.collect::<Vec<_>>()),
+        Ok(Err(error)) => Err(clean(&error.to_string(), None, Keep::Start)),
+        Err(_) => Err(format!("no answer within {} s", DNS_TIMEOUT.as_secs())),
+    };
+    trace.tell(|t| t.dns_done(found.as_deref().map_err(String::as_str)));
+    found.map_err(|why| {
+        AgentError::unreachable(format!(
+            "the agent's name {name} cannot be resolved: {why}; check the URL and DNS"
+        ))
+    })
 }
 
 /// Whether an address leads to this machine, its link or nowhere in particular, in whichever way
@@ -227,13 +232,16 @@ mod tests {
                 tls: None,
                 allow_local_addresses: false,
             };
-            let error = resolve(&agent).await.unwrap_err();
+            let error = resolve(&agent, &Trace::none()).await.unwrap_err();
             assert_eq!(error.reason, FailureReason::InvalidSpec, "{base}: {error}");
             let agent = Endpoint {
                 allow_local_addresses: true,
                 ..agent
             };
-            assert!(!resolve(&agent).await.unwrap().is_empty(), "{base}");
+            assert!(
+                !resolve(&agent, &Trace::none()).await.unwrap().is_empty(),
+                "{base}"
+            );
         }
     }
 }

@@ -1,6 +1,5 @@
 //! TLS towards an agent: whom we trust, who we are, and what a failure means.
 
-use super::timed_io::TimedIo;
 use crate::peer_text::{Keep, clean};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, Error as TlsFault, RootCertStore,
@@ -122,13 +121,9 @@ impl Tls {
     }
 
     /// Shakes hands over a connection to where `base` leads.
-    pub(super) async fn connect<I>(
-        &self,
-        base: &url::Url,
-        io: TimedIo<I>,
-    ) -> Result<TlsStream<TimedIo<I>>, Trouble>
+    pub(super) async fn connect<I>(&self, base: &url::Url, io: I) -> Result<TlsStream<I>, Trouble>
     where
-        TimedIo<I>: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     {
         let name = match (&self.server_name, base.host()) {
             (Some(name), _) => name.clone(),

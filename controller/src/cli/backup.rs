@@ -6,7 +6,10 @@ use super::{
     tls::TlsArgs,
 };
 use crate::{
-    agent_client::Endpoint,
+    agent_client::{
+        Endpoint,
+        trace::{Trace, Waterfall},
+    },
     catalog::{self, JobIdentity, Manifest, Outcome},
     reason::FailureReason,
     storage::Store,
@@ -49,6 +52,10 @@ pub(super) struct BackupArgs {
     /// Give up when nothing comes for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Agent")]
     stall_timeout: u64,
+
+    /// Draw on standard error where the time of the pull went
+    #[arg(long, help_heading = "Agent")]
+    trace: bool,
 
     /// physical (the server's files) or logical (SQL) [default: the agent's]
     #[arg(long, value_parser = ["physical", "logical"], help_heading = "Backup")]
@@ -113,6 +120,7 @@ impl BackupArgs {
             store_uid: None,
             created: jiff::Timestamp::now(),
         };
+        let waterfall = self.trace.then(|| Arc::new(Waterfall::default()));
         let transfer = Transfer {
             job: job.clone(),
             attempt: 1,
@@ -133,6 +141,7 @@ impl BackupArgs {
             },
             store: Arc::clone(&store),
             stall_timeout: Duration::from_secs(self.stall_timeout),
+            trace: waterfall.clone().map_or(Trace::none(), |w| Trace::of(w)),
         };
 
         // An error of its own class, which the transfer's reason could not tell.
@@ -147,6 +156,9 @@ impl BackupArgs {
         // The sender is gone, so it ends; the bar is off the screen before anything else is said.
         let _ = shown.await;
         signals.abort();
+        if let Some(waterfall) = waterfall {
+            eprint!("{}", waterfall.draw());
+        }
         let manifest = match outcome {
             Ok(success) => success.manifest,
             Err(failure) => settle(&store, &job, failure).await?,

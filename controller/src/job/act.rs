@@ -7,6 +7,7 @@ use super::{
     transfers::NoSlot,
 };
 use crate::{
+    agent_client::trace::Trace,
     api::{ANNOTATION_SCHEDULED_AT, BackupJobSpec, conditions, job::CompressionType, store::READY},
     catalog::{JobIdentity, Manifest},
     error::Error,
@@ -89,6 +90,7 @@ impl Subject<'_> {
             parameters: parameters(&self.job.spec),
             store,
             stall_timeout: Duration::from_secs(u64::from(self.job.spec.stall_timeout_seconds)),
+            trace: Trace::none(),
         };
         self.context.transfers.start(
             slot,

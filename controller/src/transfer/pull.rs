@@ -1,6 +1,10 @@
 //! Reads a body to its end and keeps count: bytes, digest, and how long nothing came.
 
 use super::verdict::End;
+use crate::{
+    agent_client::trace::Trace,
+    peer_text::{Keep, clean},
+};
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -27,16 +31,18 @@ pub(crate) struct Pull {
     stall_timeout: Duration,
     /// Since when the peer's turn has lasted; while we are busy with the store it is not its turn.
     waiting_since: Option<Instant>,
+    trace: Trace,
 }
 
 impl Pull {
-    pub(crate) fn new(body: Incoming, stall_timeout: Duration) -> Self {
+    pub(crate) fn new(body: Incoming, stall_timeout: Duration, trace: Trace) -> Self {
         Self {
             body,
             digest: Context::new(&SHA256),
             bytes: 0,
             stall_timeout,
             waiting_since: None,
+            trace,
         }
     }
 
@@ -57,9 +63,13 @@ impl Pull {
             let frame = match tokio::time::timeout_at(since + self.stall_timeout, self.body.frame())
                 .await
             {
-                Err(_) => return Piece::Stalled,
-                Ok(None) => return Piece::End(End::Clean(None)),
-                Ok(Some(Err(error))) => return Piece::End(End::Cut(root_cause(&error))),
+                Err(_) => {
+                    self.trace
+                        .tell(|t| t.body_end(Err("nothing came any more")));
+                    return Piece::Stalled;
+                }
+                Ok(None) => return self.end(End::Clean(None)),
+                Ok(Some(Err(error))) => return self.end(End::Cut(root_cause(&error))),
                 Ok(Some(Ok(frame))) => frame,
             };
             match frame.into_data() {
@@ -71,9 +81,25 @@ impl Pull {
                     self.digest.update(&data);
                     return Piece::Data(data);
                 }
-                Err(frame) => return Piece::End(End::Clean(frame.into_trailers().ok())),
+                Err(frame) => return self.end(End::Clean(frame.into_trailers().ok())),
             }
         }
+    }
+
+    fn end(&self, end: End) -> Piece {
+        match &end {
+            End::Clean(trailers) => {
+                self.trace.tell(|t| t.body_end(Ok(self.bytes)));
+                if let Some(trailers) = trailers {
+                    self.trace.tell(|t| t.got_trailers(trailers));
+                }
+            }
+            End::Cut(why) => {
+                let why = clean(why, None, Keep::Start);
+                self.trace.tell(|t| t.body_end(Err(&why)));
+            }
+        }
+        Piece::End(end)
     }
 }
 

@@ -15,6 +15,7 @@ mod place;
 mod real_agent;
 mod stores;
 mod tls;
+mod trace;
 
 use agent::{Agent, HEAD, Step, TOKEN, good, good_trailers, head};
 use place::{PART, Place, places};
@@ -22,7 +23,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use towline_controller::{
-    agent_client::Endpoint,
+    agent_client::{Endpoint, trace::Trace},
     catalog::{self, JobIdentity, Outcome},
     reason::{FailureReason, Retry},
     storage::Store,
@@ -60,6 +61,7 @@ pub(crate) fn transfer_of(
         parameters: BackupParameters::default(),
         store: Arc::clone(store),
         stall_timeout: Duration::from_secs(60),
+        trace: Trace::none(),
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    agent_client::Endpoint,
+    agent_client::{Endpoint, trace::Trace},
     catalog::JobIdentity,
     storage::{Location, Store, StoreConfig},
     transfer::BackupParameters,
@@ -49,6 +49,7 @@ fn silent(agent: &tokio::net::TcpListener, folder: &std::path::Path) -> Transfer
         parameters: BackupParameters::default(),
         store: Arc::new(Store::open(config).unwrap()),
         stall_timeout: Duration::from_secs(300),
+        trace: Trace::none(),
     }
 }
 
