@@ -169,3 +169,30 @@ fn sigterm_in_mid_stream_ends_in_an_honest_trailer_and_exit_code_0() {
         (server.sessions() == 0).then_some(())
     });
 }
+
+#[test]
+fn a_second_signal_in_mid_stream_cuts_the_reader_and_leaves_nothing() {
+    let server = shop();
+    let mut agent = Agent::start(&server, &["--drain-timeout", "1h"]);
+    for args in [H1_TE, H2] {
+        let mut curl = agent.curl("method=physical&compression=none&max-rate=1000000", args);
+        curl.flows();
+        let tools = agent.tools();
+        assert!(!tools.is_empty());
+        agent.signal(rustix::process::Signal::TERM);
+        agent.signal(rustix::process::Signal::INT);
+        let (code, fields) = curl.end();
+        assert_ne!(code, 0, "{fields:?}");
+        assert_eq!(field(&fields, "x-streaming-error"), None, "{fields:?}");
+        assert_eq!(agent.child.wait().unwrap().code(), Some(1));
+        for tool in tools {
+            eventually("the tool is gone", || {
+                let stat = fs::read_to_string(format!("/proc/{tool}/stat"));
+                stat.map_or(true, |stat| stat.contains(") Z "))
+                    .then_some(())
+            });
+        }
+        agent.is_clean(&server);
+        agent = Agent::start(&server, &["--drain-timeout", "1h"]);
+    }
+}

@@ -85,6 +85,7 @@ impl Kept {
 
 #[tokio::test]
 async fn a_certificate_that_expires_is_refused_on_an_open_connection() {
+    let (log, _guard) = Log::start();
     let ca = Ca::new("ca");
     let mount = Mount::of(&ca.server(), &ca);
     let server = pki::start(&mount, Access::Certificates, LIMITS, NO_DRAIN).await;
@@ -111,6 +112,9 @@ async fn a_certificate_that_expires_is_refused_on_an_open_connection() {
             "{body}"
         );
         kept.closed().await;
+        let lines = log.lines();
+        let refused = lines.iter().rfind(|line| line["status"] == 401).unwrap();
+        assert_eq!(refused["peer"], CALLER);
     }
 }
 

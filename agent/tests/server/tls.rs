@@ -214,11 +214,19 @@ async fn a_stop_closes_half_made_handshakes_while_a_backup_goes_on() {
         half.push(stream);
     }
     let mut idle = secured.client().connect(secured.server.addr).await.unwrap();
+    let mut kept = secured.client().connect(secured.server.addr).await.unwrap();
+    kept.write_all(b"GET /v1/none HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    kept.read_exact(&mut [0; 12]).await.unwrap();
     secured.server.signal();
     for stream in &mut half {
         rest(stream).await;
     }
     rest(&mut idle).await;
+    // A client that keeps connections is told of the end as TLS wants it.
+    let closed = timeout(PATIENCE, kept.read_to_end(&mut Vec::new())).await;
+    closed.expect("it ends").expect("with a close_notify");
     assert!(!secured.server.served.is_finished(), "the backup goes on");
     let sender = secured.server.fake.take();
     sender.chunks.send("late data".into()).await.unwrap();

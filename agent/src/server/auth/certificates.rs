@@ -52,37 +52,36 @@ impl ClientCertificates {
         &self,
         chain: &[CertificateDer<'static>],
     ) -> Result<Arc<str>, Refused> {
-        let unauthorized = |detail: String| Refused {
-            peer: None,
+        let unauthorized = |peer: Option<String>, detail: String| Refused {
+            peer: peer.map(Into::into),
             problem: Problem::new(Kind::UNAUTHORIZED, detail).challenge(CHALLENGE),
             close: true,
         };
         let Some((leaf, intermediates)) = chain.split_first() else {
             let detail = "connect with TLS and a client certificate";
-            return Err(unauthorized(detail.to_owned()));
+            return Err(unauthorized(None, detail.to_owned()));
         };
+        let names = names(leaf);
         let verifier = self.verifier().await;
         if let Err(error) = verifier.verify_client_cert(leaf, intermediates, UnixTime::now()) {
             let detail = format!(
                 "the client certificate of this connection is not accepted any more ({error}): connect again with one that is valid and signed by a CA of the agent's --client-ca"
             );
-            return Err(unauthorized(detail));
+            // It was accepted in the handshake, so the log may tell whose it was.
+            return Err(unauthorized(Some(show(&names)), detail));
         }
-        let names = names(leaf);
-        match names.iter().find(|name| name.is_among(&self.allowed)) {
-            Some(name) => Ok(name.shown().into()),
-            None => {
-                let shown = show(&names);
-                let detail = format!(
-                    "the client certificate has the names {shown}, and none of them is allowed: add one to the agent's --allowed-client"
-                );
-                Err(Refused {
-                    peer: Some(shown.into()),
-                    problem: Problem::new(Kind::FORBIDDEN, detail),
-                    close: false,
-                })
-            }
+        if let Some(name) = names.iter().find(|name| name.is_among(&self.allowed)) {
+            return Ok(name.shown().into());
         }
+        let shown = show(&names);
+        let detail = format!(
+            "the client certificate has the names {shown}, and none of them is allowed: add one to the agent's --allowed-client"
+        );
+        Err(Refused {
+            peer: Some(shown.into()),
+            problem: Problem::new(Kind::FORBIDDEN, detail),
+            close: false,
+        })
     }
 }
 
