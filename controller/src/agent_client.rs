@@ -20,7 +20,7 @@ use crate::{
 use connect::Connection;
 use hyper::body::Incoming;
 use std::time::Duration;
-use towline_agent::archive::Position;
+use towline_agent::protocol::info::LastBackup;
 use trace::Trace;
 
 /// An agent and how to be let in.
@@ -105,7 +105,7 @@ pub struct Stream {
 const INFO_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest wait for what is only good to know.
-const POSITION_TIMEOUT: Duration = Duration::from_secs(5);
+const LAST_BACKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the agent what it is, then for a backup.
 ///
@@ -160,23 +160,21 @@ pub async fn backup(
     })
 }
 
-/// Where a backup stands that the agent has just made: the archive says it, too, but at its end, and
-/// an encrypted one to nobody. `None` when the agent does not tell; a backup is none the worse for it.
-pub async fn position(agent: &Endpoint, backup_id: &str) -> Option<Position> {
+/// What the agent says of a backup that it has just made: an archive tells its position only at its
+/// end, and an encrypted one nothing at all. `None` when the agent does not tell; a backup is none the
+/// worse for it.
+pub async fn last_backup(agent: &Endpoint, backup_id: &str) -> Option<LastBackup> {
     let ask = async {
         let path = towline_agent::protocol::PATH_INFO;
         let mut connection = Connection::get(agent, None, path, &Trace::none()).await?;
         let request = request::get(agent, path, None)?;
-        let answer = connection.send(agent, request, POSITION_TIMEOUT).await?;
+        let answer = connection.send(agent, request, LAST_BACKUP_TIMEOUT).await?;
         info::read(answer, agent.token.as_deref()).await
     };
     match ask.await {
-        Ok(info) => info
-            .last_backup
-            .filter(|last| last.id == backup_id)
-            .map(|last| last.position),
+        Ok(info) => info.last_backup.filter(|last| last.id == backup_id),
         Err(error) => {
-            tracing::debug!(%error, backup_id, "the agent does not tell the backup's position");
+            tracing::debug!(%error, backup_id, "the agent does not tell of the backup");
             None
         }
     }

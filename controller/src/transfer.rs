@@ -28,7 +28,7 @@ use std::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use towline_agent::archive::Position;
+use towline_agent::protocol::info::LastBackup;
 use upload::Upload;
 use verdict::Rejected;
 
@@ -325,14 +325,14 @@ async fn attempt(
 
     let finalize_started = Instant::now();
     // Before anything is completed: what takes time belongs here.
-    let about = about(&peek, t, &server);
-    let position = if stream.info.can("last-backup") {
-        agent_client::position(&t.agent, &stream.backup_id)
+    let last = if stream.info.can("last-backup") {
+        agent_client::last_backup(&t.agent, &stream.backup_id)
             .await
             .unwrap_or_default()
     } else {
-        Position::default()
+        LastBackup::default()
     };
+    let about = about(&peek, t, &server, &last);
     let objects = upload.complete().await?;
     let manifest = Manifest {
         format_version: catalog::FORMAT_VERSION,
@@ -347,7 +347,7 @@ async fn attempt(
         method: about.method,
         server_flavour: about.server_flavour,
         server_version: about.server_version,
-        position,
+        position: last.position,
         start_time,
     };
     let decided = catalog::decide(&t.store, &manifest).await?;
@@ -371,8 +371,8 @@ struct About {
     server_version: String,
 }
 
-/// The archive itself knows best; of an encrypted one only what was asked for is known.
-fn about(peek: &Peek, t: &Transfer, server: &agent_client::Server) -> About {
+/// The archive itself knows best; of an encrypted one the agent tells, or what was asked for.
+fn about(peek: &Peek, t: &Transfer, server: &agent_client::Server, last: &LastBackup) -> About {
     let token = t.agent.token.as_deref();
     let short = |text: &str| clean(text, token, Keep::Start);
     match peek.metadata() {
@@ -382,7 +382,10 @@ fn about(peek: &Peek, t: &Transfer, server: &agent_client::Server) -> About {
             server_version: short(&m.server_version),
         },
         None => About {
-            method: t.parameters.method.clone().unwrap_or_default(),
+            method: match last.method.as_str() {
+                "" => t.parameters.method.clone().unwrap_or_default(),
+                told => told.to_owned(),
+            },
             server_flavour: server.flavour.clone(),
             server_version: server.version.clone(),
         },

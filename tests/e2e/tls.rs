@@ -185,14 +185,12 @@ async fn mutual_tls_encryption_and_renewal_without_a_restart() {
         }
     })
     .await;
-    // Asked for no recipient, the agent encrypts to those that it requires.
-    ns.job(
-        "second",
-        db.app(),
-        json!({"method": "physical", "source": tls(AGENT)}),
-    )
-    .await;
+    // Asked for no recipient, the agent encrypts to those that it requires; asked for no method, it
+    // says which one it took, for the archive says nothing.
+    ns.job("second", db.app(), json!({"source": tls(AGENT)}))
+        .await;
     let job = ns.job_ends("second", "Succeeded").await;
+    assert_eq!(job["status"]["method"], "physical", "{}", job["status"]);
     let archive = bucket.archive(&job).await;
     open(&archive, &required).await.unwrap();
     open(&archive, &wanted).await.unwrap_err();

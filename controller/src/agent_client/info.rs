@@ -39,6 +39,7 @@ fn parse(body: &[u8], token: Option<&str>) -> Result<Info, String> {
         tidy(&mut server.version);
     }
     if let Some(last) = &mut info.last_backup {
+        tidy(&mut last.method);
         last.position.gtid.as_mut().map(tidy);
         last.position.binlog_file.as_mut().map(tidy);
     }

@@ -237,14 +237,14 @@ async fn an_encrypted_archive_is_named_as_one() {
     let data = b"age-encryption.org/v1 and what only its recipients can read";
     let head = Step::Raw(HEAD.replace("x.tar.zst", "x.tar.zst.age").into());
     let end = Step::End(good_trailers(data));
-    let info = r#"{"capabilities":["method","recipient"],"database":{"flavour":"mariadb","version":"10.11.19"}}"#;
+    let info = r#"{"capabilities":["last-backup","recipient"],"database":{"flavour":"mariadb","version":"10.11.19"},
+        "lastBackup":{"id":"b-1","method":"physical","position":{"lsn":7}}}"#;
     let agent = Agent::with_info(info, vec![head, Step::Chunk(data.to_vec()), end]).await;
     let mut t = transfer_of(&agent.url, &store, &job("u"), 1);
-    t.parameters.method = Some("physical".into());
     t.parameters.recipients = vec!["age1a".into(), "age1b".into()];
     let manifest = run(t).await.unwrap().manifest;
     let request = agent.requests.lock().unwrap().remove(0);
-    let asked = "GET /v1/backup?method=physical&recipient=age1a&recipient=age1b HTTP/1.1\r\n";
+    let asked = "GET /v1/backup?recipient=age1a&recipient=age1b HTTP/1.1\r\n";
     assert!(request.starts_with(asked), "{request}");
     let [object] = &manifest.objects[..] else {
         panic!("{manifest:?}");
@@ -255,6 +255,7 @@ async fn an_encrypted_archive_is_named_as_one() {
         (manifest.method.as_str(), manifest.server_version.as_str()),
         ("physical", "10.11.19")
     );
+    assert_eq!(manifest.position.lsn, Some(7));
     let listed = catalog::list(&store, "ns").await.unwrap();
     assert!(matches!(&listed[..], [one] if one.manifest.as_ref().is_ok_and(|m| *m == manifest)));
 }
