@@ -2,6 +2,7 @@
 
 use crate::{Cluster, Output, command::run_command, eventually, run_ok};
 use serde_json::Value;
+use std::{fs::File, sync::OnceLock};
 use tokio::{
     process::Command,
     sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -12,6 +13,20 @@ const LABEL: &str = "towline.dev/e2e";
 
 /// Held by every test; a controller that watches all namespaces must meet no other.
 static ALONE: RwLock<()> = RwLock::const_new(());
+
+/// Waits for other runs on this cluster, which would clear our namespaces away as an earlier run's.
+/// The lock is the process's: it goes with it.
+fn wait_for_other_runs(kubeconfig: &str) {
+    static HELD: OnceLock<File> = OnceLock::new();
+    HELD.get_or_init(|| {
+        let file = File::open(kubeconfig).expect("TOWLINE_E2E_KUBECONFIG is a file");
+        if file.try_lock().is_err() {
+            println!("waiting for the end of another run of these tests on the same cluster");
+            file.lock().expect("a lock on the kubeconfig");
+        }
+        file
+    });
+}
 
 /// Held for as long as a namespace is used.
 #[expect(dead_code, reason = "held, not read")]
@@ -34,6 +49,10 @@ impl Namespace {
     async fn prepare_cluster(&self) {
         static DONE: OnceCell<()> = OnceCell::const_new();
         DONE.get_or_init(|| async {
+            let kubeconfig = self.cluster.kubeconfig.clone();
+            tokio::task::spawn_blocking(move || wait_for_other_runs(&kubeconfig))
+                .await
+                .expect("the lock");
             let old = format!("{LABEL}=true");
             self.kubectl_ok(&[
                 "delete",
