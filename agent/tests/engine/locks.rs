@@ -1,62 +1,80 @@
+//! The database comes first: no reader prolongs the locks that hold up writers.
+
 use crate::reader::Reader;
 use crate::rig::{Rig, request};
 use crate::server::{Server, eventually};
+use crate::writers::Writers;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 use towline_agent::backup::Method;
 use towline_agent::protocol::StreamReason;
 
-/// A server with much to copy under locks: the tables that have no transactions.
-fn server() -> Server {
-    let server = Server::with_user("physical");
-    server.fill("legacy", "MyISAM", 60);
-    server
+/// A stage, and a server with more to copy in it than pipes and the archive's member take.
+fn worst_moments() -> [(&'static str, Server); 2] {
+    // Tables without transactions are copied while writes to them wait.
+    let flush = Server::with_user("physical");
+    flush.fill("legacy", "MyISAM", 60);
+    // The optimizer's statistics are copied at the very end, while every commit waits.
+    let commit = Server::with_user("physical");
+    commit.sql("CREATE DATABASE shop");
+    let rows = (0..60).map(|n| {
+        format!(
+            "INSERT INTO mysql.column_stats (db_name, table_name, column_name, histogram)
+             VALUES ('shop', 'legacy', '{n}', REPEAT(RANDOM_BYTES(1024), 1024));"
+        )
+    });
+    commit.sql(&rows.collect::<String>());
+    [("flush", flush), ("block-commit", commit)]
 }
 
-/// Reads until the tool is in a stage that locks writers out, and no further.
-async fn until_locked(rig: &Rig, reader: &mut Reader) {
-    while !["flush", "block-ddl", "block-commit"].contains(&rig.stage().as_str()) {
+/// Reads until the tool is in this stage, and no further.
+async fn until(stage: &str, rig: &Rig, reader: &mut Reader) {
+    while rig.stage() != stage {
         assert_ne!(rig.stage(), "finish");
         assert!(reader.take().await.is_none());
     }
 }
 
-fn write(server: &Server) {
-    server.sql(
-        "INSERT INTO shop.legacy VALUES (0, 'a writer'); DELETE FROM shop.legacy WHERE id = 0",
-    );
-}
-
+/// Writes are held up; then the backup dies, not the database, and that takes no reader.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_does_not_hold_up_writers_for_long() {
-    let server = server();
-    let rig = Rig::with(&server, |config| {
-        config.lock_buffer = 1;
-        config.max_lock = Duration::from_secs(1);
-    });
-    let mut reader = rig.start(request(Method::Physical)).await;
-    until_locked(&rig, &mut reader).await;
-    // It waits for the locks, and the reader takes nothing.
-    write(&server);
-    rig.is_clean(Some(&server)).await;
-    let (reason, message) = reader.end().await.failed();
-    assert_eq!(reason, StreamReason::LockTimeout, "{message}");
-    assert!(message.contains("--lock-buffer"), "{message}");
+async fn a_reader_that_stalls_under_locks_holds_up_writers_for_a_bounded_time() {
+    for (stage, server) in worst_moments() {
+        let rig = Rig::with(&server, |config| {
+            config.lock_buffer = 1;
+            config.max_lock = Duration::from_secs(5);
+        });
+        let writers = Writers::start(&server).await;
+        let mut reader = rig.start(request(Method::Physical)).await;
+        until(stage, &rig, &mut reader).await;
+        Writers::are_held_up(&server);
+        // From here on the reader takes nothing.
+        writers.go_on();
+        rig.is_clean(Some(&server)).await;
+        writers.go_on();
+        let (reason, message) = reader.end().await.failed();
+        assert_eq!(reason, StreamReason::LockTimeout, "{stage}: {message}");
+        assert!(message.contains("--lock-buffer"), "{message}");
+    }
 }
 
+/// With room for what is copied under locks, a reader that stalls changes nothing for writers.
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_are_released_at_the_tools_own_pace() {
-    let server = server();
-    let rig = Rig::with(&server, |config| config.lock_buffer = 128 << 20);
-    let mut reader = rig.start(request(Method::Physical)).await;
-    until_locked(&rig, &mut reader).await;
-    write(&server);
-    eventually("the tool is done", || {
-        (rig.stage() == "finish").then_some(())
-    });
-    reader.end().await.complete();
-    rig.is_clean(Some(&server)).await;
+    for (stage, server) in worst_moments() {
+        let rig = Rig::with(&server, |config| config.lock_buffer = 128 << 20);
+        let writers = Writers::start(&server).await;
+        let mut reader = rig.start(request(Method::Physical)).await;
+        until(stage, &rig, &mut reader).await;
+        // From here on the reader takes nothing, until the tool is done.
+        eventually("the tool has released its locks", || {
+            (rig.stage() == "finish").then_some(())
+        });
+        writers.go_on();
+        drop(writers);
+        reader.end().await.complete();
+        rig.is_clean(Some(&server)).await;
+    }
 }
 
 /// A session that holds a lock.
@@ -91,7 +109,8 @@ impl Drop for Holder {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_is_not_waited_for_without_end() {
-    let server = server();
+    let server = Server::with_user("physical");
+    server.fill("legacy", "MyISAM", 1);
     let rig = Rig::with(&server, |config| config.max_lock = Duration::from_secs(1));
     let holder = Holder::lock(&server);
     let reader = rig.start(request(Method::Physical)).await;
@@ -100,5 +119,5 @@ async fn a_lock_is_not_waited_for_without_end() {
     assert!(message.contains("BACKUP STAGE"), "{message}");
     rig.is_clean(Some(&server)).await;
     drop(holder);
-    write(&server);
+    Writers::start(&server).await.go_on();
 }

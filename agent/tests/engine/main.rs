@@ -18,3 +18,4 @@ mod refusals;
 mod replica;
 mod rig;
 mod server;
+mod writers;
