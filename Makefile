@@ -11,7 +11,7 @@ E2E_THREADS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local demo-clean test test-full bench bench-agent check lint unit scripts crds chart images cluster-up cluster-down cluster-deps cluster-programs e2e
+.PHONY: help demo demo-local demo-clean test test-full bench bench-agent bench-locks check lint unit scripts crds chart images cluster-up cluster-down cluster-deps cluster-programs e2e
 
 help: ## This list
 	@printf 'make TARGET, with\n\n'
@@ -44,11 +44,14 @@ bench: ## What the README promises, measured with release builds
 	@$(cluster) up
 	@$(cluster) images
 	@eval "$$($(cluster) env)" && cargo bench --locked --workspace --bench cluster
-	@$(MAKE) --no-print-directory bench-agent
+	@$(MAKE) --no-print-directory bench-agent bench-locks
 
 bench-agent: ## The agent alone against the plain pipe, on a local MariaDB
 	cargo build --locked --workspace --release --bin towline-agent
 	cargo bench --locked --workspace --bench agent
+
+bench-locks: ## The longest write while a backup's reader stalls under locks, on a local MariaDB
+	cargo bench --locked --workspace --bench locks
 
 check: scripts lint unit ## The fast loop: scripts, formatting, clippy with warnings denied, unit tests
 

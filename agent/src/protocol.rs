@@ -245,6 +245,17 @@ mod tests {
             prop_assert!(encoded.is_ascii());
             let decoded = decode_error(encoded.as_bytes());
             if !text.trim().is_empty() { prop_assert!(text.trim().ends_with(decoded.trim_start())); }
+            // What fits comes back whole.
+            let fits = utf8_percent_encode(text.trim(), ENCODE).map(str::len).sum::<usize>() <= MAX_ERROR_BYTES;
+            if fits && !text.trim().is_empty() { prop_assert_eq!(&*decoded, text.trim()); }
+        }
+
+        #[test]
+        fn any_value_is_decoded(bytes in proptest::collection::vec(any::<u8>(), 0..300), sum in any::<[u8; 32]>()) {
+            let text = decode_error(&bytes);
+            prop_assert!(!text.is_empty() || bytes.is_empty());
+            let _ = decode_digest(&String::from_utf8_lossy(&bytes));
+            prop_assert_eq!(decode_digest(&encode_digest(&sum)), Some(sum));
         }
     }
 }

@@ -27,9 +27,9 @@ async fn unpack(archive: &[u8], folder: &Path) {
     }
 }
 
-/// What a dump's data members hold.
-fn dump(folder: &Path) -> Vec<u8> {
-    let mut members: Vec<_> = fs::read_dir(folder.join("data"))
+/// What the members of SQL in a folder hold.
+fn sql(folder: &Path, part: &str) -> Vec<u8> {
+    let mut members: Vec<_> = fs::read_dir(folder.join(part))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
@@ -203,13 +203,31 @@ async fn a_logical_backup_restores(flavour: &str) {
         ),
     };
     db.load_shop().await;
+    let to = if flavour == "mysql" { "TO" } else { "FOR" };
+    db.query(&format!(
+        "CREATE ROLE clerk; GRANT SELECT, EXECUTE ON shop.* TO clerk;
+         CREATE USER 'o''brien `1'@'%' IDENTIFIED BY 'an old password'; GRANT clerk TO 'o''brien `1'@'%';
+         SET DEFAULT ROLE clerk {to} 'o''brien `1'@'%'; GRANT UPDATE (note) ON shop.orders TO 'o''brien `1'@'%'"
+    ))
+    .await;
     let bucket = ns.ready_store().await;
     ns.job("job", db.app(), json!({"method": "logical"})).await;
     let job = ns.job_ends("job", "Succeeded").await;
     bucket.assert_one_backup(&job).await;
     let folder = tempfile::tempdir().unwrap();
     unpack(&bucket.archive(&job).await, folder.path()).await;
-    empty.load(&dump(folder.path())).await;
+    empty.load(&sql(folder.path(), "data")).await;
+    empty.load(&sql(folder.path(), "users")).await;
+    // A hash of MySQL's may hold any byte.
+    let hex = if flavour == "mysql" {
+        "SET SESSION print_identified_with_as_hex = 1;"
+    } else {
+        ""
+    };
+    let account = format!(
+        "{hex} SHOW CREATE USER 'o''brien `1'@'%'; SHOW GRANTS FOR 'o''brien `1'@'%'; SHOW GRANTS FOR clerk"
+    );
+    assert_eq!(empty.query(&account).await, db.query(&account).await);
     let sum = "CHECKSUM TABLE shop.orders, shop.customers";
     assert_eq!(empty.query(sum).await, db.query(sum).await);
     assert_eq!(
@@ -220,6 +238,8 @@ async fn a_logical_backup_restores(flavour: &str) {
     let triggers =
         "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = 'shop'";
     assert_eq!(empty.query(triggers).await.trim(), "orders_total");
+    let events = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = 'shop'";
+    assert_eq!(empty.query(events).await.trim(), "tidy");
     let summary: Value =
         serde_json::from_slice(&fs::read(folder.path().join("towline/summary.json")).unwrap())
             .unwrap();
@@ -236,7 +256,8 @@ async fn a_logical_backup_restores(flavour: &str) {
     let job = ns.job_ends("one", "Succeeded").await;
     let folder = tempfile::tempdir().unwrap();
     unpack(&bucket.archive(&job).await, folder.path()).await;
-    let dump = String::from_utf8_lossy(&dump(folder.path())).into_owned();
+    assert!(!folder.path().join("users").exists());
+    let dump = String::from_utf8_lossy(&sql(folder.path(), "data")).into_owned();
     assert!(
         dump.contains("`--all-databases`") && !dump.contains("`shop`"),
         "{dump}"

@@ -329,11 +329,12 @@ mod tests {
         /// Nor is anything in the body of a routine.
         #[test]
         fn bodies_cannot_lie(lies in proptest::collection::vec(LIES, 0..20)) {
-            prop_assume!(!lies.concat().contains("DELIMITER"));
+            // What a body can imitate is said above.
+            let lies = lies.concat().replace("DELIMITER", "DELIMITED");
             let end = SQL.find("\n-- Dump completed").unwrap();
             let sql = format!(
                 "{}\nDELIMITER ;;\nCREATE PROCEDURE `p`()\nBEGIN\n{}\nEND ;;\nDELIMITER ;\n{}",
-                &SQL[..end], lies.concat(), &SQL[end..]
+                &SQL[..end], lies, &SQL[end..]
             );
             let whole = seen(SQL.as_bytes(), &[SQL.len()]);
             prop_assert_eq!(seen(sql.as_bytes(), &[sql.len()]), whole);

@@ -163,7 +163,18 @@ mod tests {
         })
     }
 
+    /// An eighth of what is usual, or of what PROPTEST_CASES says: a whole log is long.
+    fn cases() -> ProptestConfig {
+        let usual = ProptestConfig::default();
+        ProptestConfig {
+            cases: (usual.cases / 8).max(1),
+            ..usual
+        }
+    }
+
     proptest! {
+        #![proptest_config(cases())]
+
         /// However a tool's words arrive, they say the same.
         #[test]
         fn pieces_change_nothing(sizes in proptest::collection::vec(1_usize..2000, 1..6)) {

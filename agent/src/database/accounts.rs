@@ -209,6 +209,7 @@ fn grant(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn accounts_that_exist_keep_what_they_have() {
@@ -248,5 +249,33 @@ mod tests {
         let again = "CREATE USER IF NOT EXISTS `root`@`localhost`".to_owned();
         assert_eq!(create(plain), Some((again, None)));
         assert_eq!(create("CREATE ROLE x"), None);
+    }
+
+    proptest! {
+        /// Whatever accounts, hosts and roles are called.
+        #[test]
+        fn names_do_not_matter(user in any::<String>(), host in any::<String>(), hash in any::<String>()) {
+            let account = format!("{}@{}", quoted::name(&user), quoted::name(&host));
+            let hash = format!("'{}'", hash.replace('\\', "\\\\").replace('\'', "\\'"));
+            let shown = format!("GRANT SELECT ON *.* TO {account} IDENTIFIED BY PASSWORD {hash} REQUIRE SSL WITH GRANT OPTION");
+            let again = format!("GRANT SELECT ON *.* TO {account} WITH GRANT OPTION;\n");
+            prop_assert_eq!(grant(&shown), Some(again));
+            let plain = format!("GRANT {} TO {account}", quoted::name(&user));
+            prop_assert_eq!(grant(&plain), Some(format!("{plain};\n")));
+
+            let shown = format!("CREATE USER {account} IDENTIFIED WITH 'p' AS {hash} DEFAULT ROLE {account} REQUIRE NONE ATTRIBUTE {hash}");
+            let (statement, roles) = create(&shown).unwrap();
+            prop_assert_eq!(roles, Some(&*account));
+            prop_assert_eq!(
+                statement,
+                format!("CREATE USER IF NOT EXISTS {account} IDENTIFIED WITH 'p' AS {hash} REQUIRE NONE ATTRIBUTE {hash}")
+            );
+        }
+
+        /// Nothing that a server prints makes it panic.
+        #[test]
+        fn any_line_is_read(line in any::<String>()) {
+            let _ = (grant(&line), create(&line), create(&format!("CREATE USER {line}")));
+        }
     }
 }

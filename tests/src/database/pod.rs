@@ -175,7 +175,7 @@ impl<'a> Database<'a> {
             .await
     }
 
-    /// A small shop: 10,000 orders, a function, a trigger, and some text that is hard to quote.
+    /// A small shop: 10,000 orders, a function, a trigger, an event, and some text that is hard to quote.
     pub async fn load_shop(&self) {
         let digits = "(SELECT 0 n UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
         self.query(&format!(
@@ -186,6 +186,7 @@ impl<'a> Database<'a> {
              INSERT INTO orders SELECT 1000*a.n + 100*b.n + 10*c.n + d.n, 1 + 10*a.n + b.n, 'it''s ¼ \\\\ \\n', d.n / 4
                FROM {digits} a, {digits} b, {digits} c, {digits} d;
              CREATE FUNCTION twice(i INT) RETURNS INT DETERMINISTIC NO SQL RETURN 2 * i;
+             CREATE EVENT tidy ON SCHEDULE EVERY 1 DAY DO DELETE FROM orders WHERE id < 0;
              CREATE TRIGGER orders_total BEFORE INSERT ON orders FOR EACH ROW SET NEW.amount = COALESCE(NEW.amount, 0);",
         ))
         .await;
