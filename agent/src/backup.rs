@@ -2,6 +2,7 @@
 
 mod command;
 mod dump;
+mod gate;
 mod judge;
 mod metrics;
 mod pipeline;

@@ -7,6 +7,7 @@
 //! buffer, so that a slow reader does not prolong them.
 
 use super::BackupMetrics;
+use super::gate::{Gate, READ};
 use super::slot::{Stop, Stopper};
 use super::stage::Stage;
 use crate::archive::encryption::Envelope;
@@ -15,15 +16,15 @@ use crate::protocol::StreamReason;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Bytes in the queue while no locks are held.
 const QUEUE: u64 = 4 << 20;
-/// Bytes of one read, and of one chunk of the body.
+/// Bytes of one chunk of the body.
 const CHUNK: usize = 256 << 10;
 /// Chunks between the archive thread and the forwarder.
 pub(super) const CHUNKS: usize = 4;
@@ -37,26 +38,20 @@ pub(super) enum Piece {
     Users(Bytes),
 }
 
-/// Counts what is in the queue.
-#[derive(Debug, Default)]
-pub(super) struct Gate {
-    queued: AtomicU64,
-    released: Notify,
+/// Bytes of the pipe from the tool: with the system's 64 KiB the tool and the agent wake each other
+/// for every few pages.
+const PIPE: usize = 1 << 20;
+
+/// Enlarges the pipe from the tool.
+pub(super) fn widen(stdout: impl AsFd) {
+    // A user who has used up what the system allows for pipes gets the small one, which works too.
+    let _ = rustix::pipe::fcntl_setpipe_size(stdout, PIPE);
 }
 
-impl Gate {
-    /// Waits for room for SQL of accounts, and takes it. No locks are held any more.
-    pub(super) async fn take(&self, bytes: usize) {
-        while self.queued.load(Ordering::Acquire) >= QUEUE {
-            self.released.notified().await;
-        }
-        self.queued.fetch_add(bytes as u64, Ordering::AcqRel);
-    }
-
-    fn release(&self, bytes: usize) {
-        self.queued.fetch_sub(bytes as u64, Ordering::AcqRel);
-        self.released.notify_one();
-    }
+/// Waits for room for SQL of accounts, and takes it. No locks are held any more.
+pub(super) async fn take(gate: &Gate, bytes: usize) {
+    gate.below(QUEUE).await;
+    gate.add(bytes);
 }
 
 /// What the pump needs.
@@ -84,8 +79,8 @@ impl Pump {
         loop {
             self.room().await?;
             // A new buffer for every short read would hold many times what is counted.
-            if buffer.capacity() - buffer.len() < CHUNK / 8 {
-                buffer.reserve(CHUNK);
+            if buffer.capacity() < READ / 8 {
+                buffer = self.gate.buffer();
             }
             let read = stdout.read_buf(&mut buffer).await.map_err(|error| {
                 Stop::new(
@@ -98,12 +93,13 @@ impl Pump {
                 return Ok(());
             }
             let chunk = buffer.split().freeze();
+            if buffer.capacity() < READ / 8 {
+                // Memory is used again when nobody else has it.
+                buffer = BytesMut::new();
+            }
             look(&chunk);
             self.metrics.raw_bytes.inc_by(chunk.len() as u64);
-            let queued = self
-                .gate
-                .queued
-                .fetch_add(chunk.len() as u64, Ordering::AcqRel);
+            let queued = self.gate.add(chunk.len());
             let buffered = if self.stage.borrow().locking {
                 queued
             } else {
@@ -131,12 +127,14 @@ impl Pump {
             } else {
                 QUEUE
             };
-            if self.gate.queued.load(Ordering::Acquire) < limit {
+            if self.gate.queued() < limit {
                 return Ok(());
             }
+            // Under locks every byte of room counts; else it is waited for until it is worth it.
+            let enough = if stage.locking { limit } else { limit / 2 };
             let deadline = stage.locked_since.map(|since| since + self.max_lock);
             tokio::select! {
-                () = self.gate.released.notified() => {}
+                () = self.gate.below(enough) => return Ok(()),
                 changed = self.stage.changed() => if changed.is_err() { return Ok(()) },
                 () = sleep_until(deadline) => {
                     return Err(Stop::new(StreamReason::LockTimeout, format!(
@@ -210,7 +208,7 @@ impl Archive {
                 }
             };
             writer.write_all(&chunk)?;
-            self.gate.release(chunk.len());
+            self.gate.release(chunk);
         }
         let Ok(summary) = self.summary.blocking_recv() else {
             return Ok(false);

@@ -2,7 +2,8 @@
 
 use super::command::{Prepared, Wanted, asked};
 use super::dump::Dump;
-use super::pipeline::{Archive, CHUNKS, Forward, Gate, Pump, Sent, lock_waited_for};
+use super::gate::Gate;
+use super::pipeline::{Archive, CHUNKS, Forward, Pump, Sent, lock_waited_for, widen};
 use super::prepare::Plan;
 use super::process::{Process, describe};
 use super::report::{self, Report};
@@ -304,6 +305,7 @@ impl Run {
             .stdout
             .take()
             .ok_or_else(|| internal("stdout"))?;
+        widen(&stdout);
         let stderr = process
             .child
             .stderr

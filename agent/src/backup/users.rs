@@ -1,6 +1,7 @@
 //! Accounts, as members of their own after the data: a dump tool leaves them out.
 
-use super::pipeline::{Gate, Piece};
+use super::gate::Gate;
+use super::pipeline::{self, Piece};
 use super::run::Run;
 use super::slot::Stop;
 use crate::archive::{Summary, Users};
@@ -40,7 +41,7 @@ impl Run {
         let flavour = self.plan.server.flavour;
         let mut accounts = session.accounts(flavour).await.map_err(lost)?;
         while let Some(sql) = accounts.next().await.map_err(lost)? {
-            gate.take(sql.len()).await;
+            pipeline::take(gate, sql.len()).await;
             if queue.send(Piece::Users(sql.into())).is_err() {
                 return Err(Stop::new(
                     StreamReason::Internal,
