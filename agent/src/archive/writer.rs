@@ -4,8 +4,9 @@ use super::member::{
     self, END_BLOCKS, MAX_USERS_MEMBERS, MEMBER_BYTES, METADATA, SUMMARY, SUMS, Sums,
 };
 use super::{MAX_DATA_MEMBERS, MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, Metadata, Summary};
-use aws_lc_rs::digest::{Context, digest};
+use aws_lc_rs::digest::digest;
 use std::io::{self, Write};
+use std::thread::Builder;
 use zstd::stream::raw::CParameter;
 
 /// Threads that compress beside the one that writes. Fixed, for zstd cuts its input by it: the
@@ -21,9 +22,8 @@ pub struct ArchiveWriter<W: Write> {
     extension: &'static str,
     mtime: u64,
     part: Part,
-    /// The member that is being filled, and the sum of what is in it.
+    /// The member that is being filled.
     member: Vec<u8>,
-    hasher: Context,
     sums: Sums,
     data_bytes: u64,
     users_bytes: u64,
@@ -68,7 +68,6 @@ impl<W: Write> ArchiveWriter<W> {
             mtime: member::mtime(metadata.start_time),
             part: Part::Data,
             member: Vec::with_capacity(MEMBER_BYTES),
-            hasher: member::hasher(),
             sums: Sums::default(),
             data_bytes: 0,
             users_bytes: 0,
@@ -162,8 +161,15 @@ impl<W: Write> ArchiveWriter<W> {
             return Err(invalid("the backup is larger than an archive can be"));
         }
         let contents = std::mem::take(&mut self.member);
-        self.write_member(&name, &contents)?;
-        let digest = std::mem::replace(&mut self.hasher, member::hasher()).finish();
+        // Summed beside the compression: one after the other, a processor without instructions for
+        // it would have the compressor wait.
+        let digest = std::thread::scope(|scope| {
+            let digest = Builder::new().spawn_scoped(scope, || sha256(&contents))?;
+            self.write_member(&name, &contents)?;
+            digest
+                .join()
+                .map_err(|_| io::Error::other("a sum could not be computed"))
+        })?;
         match self.part {
             Part::Data => {
                 self.sums.push_data(&digest);
@@ -184,8 +190,6 @@ impl<W: Write> Write for ArchiveWriter<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let taken = data.len().min(MEMBER_BYTES - self.member.len());
         self.member.extend_from_slice(&data[..taken]);
-        // Summed while it is still in the processor's cache.
-        self.hasher.update(&data[..taken]);
         if self.member.len() == MEMBER_BYTES {
             self.end_member()?;
         }
