@@ -47,7 +47,7 @@ async fn main() {
     let dir = tempfile::tempdir().unwrap();
     let server = LocalServer::fresh(dir.path()).await;
     fill(&server, mib).await;
-    let agent = Agent::start(dir.path(), server.socket()).await;
+    let agent = Agent::start(dir.path(), server.socket(), &[]).await;
 
     // Files are in the page cache for all the measured ones.
     let pipe = Pipe::new(dir.path(), server.socket());
@@ -68,9 +68,13 @@ async fn main() {
     }
     let peak = agent.memory("VmHWM");
     agent.stop().await;
-    // A new one, whose free memory hides nothing.
-    let agent = Agent::start(dir.path(), server.socket()).await;
-    let idle = agent.idle_connections().await;
+    // New ones, whose free memory hides nothing.
+    let agent = Agent::start(dir.path(), server.socket(), &[]).await;
+    let idle = agent.idle_connections(|| plain(&agent.address)).await;
+    agent.stop().await;
+    let certificate = certificate(dir.path()).await;
+    let agent = Agent::start(dir.path(), server.socket(), &certificate).await;
+    let idle_tls = agent.idle_connections(|| tls(&agent.address)).await;
     agent.stop().await;
 
     let of = |what: fn(&(Cost, Cost)) -> f64| median(pairs.iter().map(what).collect());
@@ -114,6 +118,12 @@ async fn main() {
         format!("{idle:.1} MiB"),
         "under 20 MiB",
         idle < 20.0,
+    );
+    row(
+        format!("{IDLE} idle TLS connections"),
+        format!("{idle_tls:.1} MiB"),
+        "under 20 MiB",
+        idle_tls < 20.0,
     );
     server.stop().await;
 }
@@ -237,7 +247,7 @@ struct Agent {
 }
 
 impl Agent {
-    async fn start(dir: &Path, socket: &Path) -> Self {
+    async fn start(dir: &Path, socket: &Path, more: &[String]) -> Self {
         // Beside deps/, where this program is.
         let program = std::env::current_exe().unwrap();
         let program = program.parent().unwrap().parent().unwrap();
@@ -257,6 +267,7 @@ impl Agent {
             .arg(format!("--admin-listen=127.0.0.1:{}", ports[1]))
             .arg("--db-socket")
             .arg(socket)
+            .args(more)
             .stderr(std::fs::File::create(dir.join("agent.log")).unwrap())
             .stdin(Stdio::null())
             .kill_on_drop(true)
@@ -320,21 +331,12 @@ impl Agent {
     }
 
     /// What connections cost, MiB, that have each had one answer and stay open.
-    async fn idle_connections(&self) -> f64 {
-        let mut open = Vec::new();
-        let mut before = 0.0;
+    async fn idle_connections<T, F: Future<Output = T>>(&self, connect: impl Fn() -> F) -> f64 {
         // The first one pays for what all share.
-        for number in 0..=IDLE {
-            let mut connection = TcpStream::connect(&self.address).await.unwrap();
-            let request = "GET /v1/nothing HTTP/1.1\r\nhost: agent\r\n\r\n";
-            connection.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = [0; 4096];
-            let read = connection.read(&mut answer).await.unwrap();
-            assert!(answer[..read].starts_with(b"HTTP/1.1 404"));
-            open.push(connection);
-            if number == 0 {
-                before = self.memory("VmRSS");
-            }
+        let mut open = vec![connect().await];
+        let before = self.memory("VmRSS");
+        for _ in 0..IDLE {
+            open.push(connect().await);
         }
         let cost = self.memory("VmRSS") - before;
         drop(open);
@@ -344,6 +346,50 @@ impl Agent {
     async fn stop(mut self) {
         self.child.kill().await.unwrap();
     }
+}
+
+const REQUEST: &[u8] = b"GET /v1/nothing HTTP/1.1\r\nhost: agent\r\n\r\n";
+const ANSWER: &[u8] = b"HTTP/1.1 404";
+
+/// A connection that has had an answer.
+async fn plain(address: &str) -> TcpStream {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(REQUEST).await.unwrap();
+    let mut answer = [0; ANSWER.len()];
+    connection.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, ANSWER);
+    connection
+}
+
+/// The same with TLS, held by a program that does not judge the certificate.
+async fn tls(address: &str) -> Child {
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-connect", address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let stdin = client.stdin.as_mut().unwrap();
+    stdin.write_all(REQUEST).await.unwrap();
+    let mut answer = [0; ANSWER.len()];
+    let stdout = client.stdout.as_mut().unwrap();
+    stdout.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, ANSWER);
+    client
+}
+
+/// The flags for a certificate of the agent's own.
+async fn certificate(dir: &Path) -> Vec<String> {
+    let file = |name: &str| dir.join(name).display().to_string();
+    let (key, cert) = (file("tls.key"), file("tls.crt"));
+    let subject = ["-subj", "/CN=agent", "-addext", "subjectAltName=DNS:agent"];
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    let files = ["-keyout", &key, "-out", &cert];
+    let args = [&["req", "-x509", "-nodes"][..], &curve, &subject, &files].concat();
+    e2e::run_ok("openssl", &args, b"").await;
+    vec!["--tls-cert".into(), cert, "--tls-key".into(), key]
 }
 
 /// Processor, SHA instructions, tools, date.
