@@ -11,7 +11,7 @@ pub const MEMBER_BYTES: usize = 16 << 20;
 pub const MAX_DATA_MEMBERS: u64 = 1 << 22;
 
 /// Most members with accounts: 4 GiB of SQL.
-pub(super) const MAX_USERS_MEMBERS: u64 = 1 << 8;
+const MAX_USERS_MEMBERS: u64 = 1 << 8;
 
 /// Most bytes of `towline/metadata.json`.
 pub const MAX_METADATA_BYTES: usize = 64 << 10;
@@ -42,14 +42,32 @@ pub(super) const ZSTD_WINDOW_LOG: u32 = 23;
 
 const PADDING: [u8; BLOCK] = [0; BLOCK];
 
-/// Name of the data member at `index`.
-pub(super) fn data_name(index: u64, extension: &str) -> String {
-    format!("data/{index:010}.{extension}")
+/// What the members between metadata and summary hold, in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The tool's output.
+    #[default]
+    Data,
+    /// SQL of accounts.
+    Users,
 }
 
-/// Name of the member with accounts at `index`.
-pub(super) fn users_name(index: u64) -> String {
-    format!("users/{index:010}.sql")
+impl Part {
+    /// Name of its member at `index`.
+    pub(super) fn name(self, index: u64, extension: &str) -> String {
+        match self {
+            Self::Data => format!("data/{index:010}.{extension}"),
+            Self::Users => format!("users/{index:010}.sql"),
+        }
+    }
+
+    /// Most members of it.
+    pub(super) const fn most(self) -> u64 {
+        match self {
+            Self::Data => MAX_DATA_MEMBERS,
+            Self::Users => MAX_USERS_MEMBERS,
+        }
+    }
 }
 
 /// The zeros that follow `size` bytes of contents.
@@ -85,13 +103,20 @@ pub(super) fn hasher() -> Context {
     Context::new(&SHA256)
 }
 
+/// Members of one part so far.
+#[derive(Default)]
+struct Members {
+    sums: Vec<[u8; 32]>,
+    bytes: u64,
+}
+
 /// SHA-256 of each member so far, in order. Only the digests are kept, for the names follow from
 /// the order: 32 bytes for 16 MiB of data.
 #[derive(Default)]
 pub(super) struct Sums {
     metadata: Option<[u8; 32]>,
-    data: Vec<[u8; 32]>,
-    users: Vec<[u8; 32]>,
+    data: Members,
+    users: Members,
     summary: Option<[u8; 32]>,
 }
 
@@ -100,38 +125,46 @@ impl Sums {
         self.metadata = Some(raw(digest));
     }
 
-    pub(super) fn push_data(&mut self, digest: &Digest) {
-        self.data.push(raw(digest));
-    }
-
-    pub(super) fn push_users(&mut self, digest: &Digest) {
-        self.users.push(raw(digest));
+    pub(super) fn push(&mut self, part: Part, digest: &Digest, bytes: u64) {
+        let members = match part {
+            Part::Data => &mut self.data,
+            Part::Users => &mut self.users,
+        };
+        members.sums.push(raw(digest));
+        members.bytes += bytes;
     }
 
     pub(super) fn set_summary(&mut self, digest: &Digest) {
         self.summary = Some(raw(digest));
     }
 
-    /// Number of data members.
-    pub(super) fn data_members(&self) -> u64 {
-        self.data.len() as u64
+    const fn of(&self, part: Part) -> &Members {
+        match part {
+            Part::Data => &self.data,
+            Part::Users => &self.users,
+        }
     }
 
-    /// Number of members with accounts.
-    pub(super) fn users_members(&self) -> u64 {
-        self.users.len() as u64
+    /// Number of a part's members.
+    pub(super) const fn members(&self, part: Part) -> u64 {
+        self.of(part).sums.len() as u64
+    }
+
+    /// Sum of their sizes.
+    pub(super) const fn bytes(&self, part: Part) -> u64 {
+        self.of(part).bytes
     }
 
     /// The lines of `SHA256SUMS`, each with the member that it is about.
     pub(super) fn lines(&self, extension: &str) -> impl Iterator<Item = (String, String)> {
         let metadata = self.metadata.iter().map(|sum| (METADATA.to_owned(), sum));
-        let data = (0..).zip(&self.data);
-        let data = data.map(move |(index, sum)| (data_name(index, extension), sum));
-        let users = (0..).zip(&self.users);
-        let users = users.map(|(index, sum)| (users_name(index), sum));
+        let of = move |part: Part| {
+            let numbered = (0..).zip(&self.of(part).sums);
+            numbered.map(move |(index, sum)| (part.name(index, extension), sum))
+        };
         let summary = self.summary.iter().map(|sum| (SUMMARY.to_owned(), sum));
-        let all = metadata.chain(data).chain(users).chain(summary);
-        all.map(|(name, sum)| {
+        let parts = of(Part::Data).chain(of(Part::Users));
+        metadata.chain(parts).chain(summary).map(|(name, sum)| {
             let line = format!("{}  {name}\n", hex::encode(sum));
             (name, line)
         })
@@ -139,12 +172,12 @@ impl Sums {
 
     /// Size of `SHA256SUMS`, bytes.
     pub(super) fn text_bytes(&self, extension: &str) -> u64 {
-        // Names of a kind are all as long as the first: that is what the ten digits are for.
+        // Names of a part are all as long as the first: that is what the ten digits are for.
         let line = |name: &str| (64 + "  \n".len() + name.len()) as u64;
         let ends =
             self.metadata.map_or(0, |_| line(METADATA)) + self.summary.map_or(0, |_| line(SUMMARY));
-        ends + self.data_members() * line(&data_name(0, extension))
-            + self.users_members() * line(&users_name(0))
+        let of = |part: Part| self.members(part) * line(&part.name(0, extension));
+        ends + of(Part::Data) + of(Part::Users)
     }
 }
 

@@ -1,18 +1,17 @@
 //! Reads an archive back and believes nothing that its sums do not prove.
 
 pub(super) mod error;
+mod order;
 
 use super::encryption::{AGE_MAGIC, Identities};
 use super::member::{
-    self, BLOCK, END_BLOCKS, MAX_USERS_MEMBERS, MEMBER_BYTES, METADATA, SUMMARY, SUMS, Sums,
-    ZSTD_MAGIC, ZSTD_WINDOW_LOG,
+    self, BLOCK, END_BLOCKS, METADATA, Part, SUMMARY, SUMS, Sums, ZSTD_MAGIC, ZSTD_WINDOW_LOG,
 };
-use super::{
-    FORMAT_VERSION, MAX_DATA_MEMBERS, MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, Metadata, Summary,
-};
+use super::{FORMAT_VERSION, MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, Metadata, Summary};
 use aws_lc_rs::digest::Digest;
 pub use error::ArchiveError;
 use error::{Source, read_error};
+use order::Order;
 use serde::Deserialize;
 use std::io::{self, BufReader, Read, Write};
 
@@ -118,71 +117,37 @@ fn verify_tar(input: &mut impl Read, data: &mut impl Write) -> Result<Verified, 
         });
     }
 
-    let mut parts = Parts::default();
+    let mut order = Order::default();
     let mut before = METADATA.to_owned();
     let summary = loop {
         let header = tar.header(&before)?;
         if header.name == SUMMARY {
             break header;
         }
-        let (part, most) = parts.of(&header.name, &sums)?;
-        let index = match part {
-            Part::Data => sums.data_members(),
-            Part::Users => sums.users_members(),
-        };
-        let fits = 1..=MEMBER_BYTES as u64;
-        if !fits.contains(&header.size) || index == most {
-            return Err(ArchiveError::Size {
-                member: header.name,
-                size: header.size,
-            });
-        }
-        parts.last_was_short = header.size < MEMBER_BYTES as u64;
+        let part = order.next(&header.name, header.size, &sums)?;
         let digest = tar.contents(&header, part == Part::Data)?;
-        match part {
-            Part::Data => {
-                parts.data_bytes += header.size;
-                sums.push_data(&digest);
-            }
-            Part::Users => {
-                parts.users_bytes += header.size;
-                sums.push_users(&digest);
-            }
-        }
+        sums.push(part, &digest, header.size);
         before = header.name;
     };
-    let Parts {
-        extension,
-        data_bytes,
-        users_bytes,
-        ..
-    } = parts;
     let (json, digest) = tar.json(SUMMARY, &summary, MAX_SUMMARY_BYTES)?;
     sums.set_summary(&digest);
-    tar.check_sums(&sums, extension.unwrap_or("xbs"))?;
+    tar.check_sums(&sums, order.extension())?;
 
     // Parsed after the sums proved it, so that a damaged one is called altered.
     let summary: Summary = parse(SUMMARY, &json)?;
     let users = summary.users.clone().unwrap_or_default();
-    for (kind, said, read) in [
-        (
-            "data",
-            (summary.data_members, summary.data_bytes),
-            (sums.data_members(), data_bytes),
-        ),
-        (
-            "users",
-            (users.members, users.bytes),
-            (sums.users_members(), users_bytes),
-        ),
+    for (part, kind, said_members, said_bytes) in [
+        (Part::Data, "data", summary.data_members, summary.data_bytes),
+        (Part::Users, "users", users.members, users.bytes),
     ] {
-        if said != read {
+        let (members, bytes) = (sums.members(part), sums.bytes(part));
+        if (said_members, said_bytes) != (members, bytes) {
             return Err(ArchiveError::Miscounted {
                 kind,
-                said_members: said.0,
-                said_bytes: said.1,
-                members: read.0,
-                bytes: read.1,
+                said_members,
+                said_bytes,
+                members,
+                bytes,
             });
         }
     }
@@ -198,63 +163,6 @@ fn verify_tar(input: &mut impl Read, data: &mut impl Write) -> Result<Verified, 
     }
     expect_end(tar.input)?;
     Ok(Verified { metadata, summary })
-}
-
-/// What a member between metadata and summary holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Part {
-    #[default]
-    Data,
-    Users,
-}
-
-/// How far the members between metadata and summary have come.
-#[derive(Default)]
-struct Parts {
-    part: Part,
-    /// Of the data members; the first one says it.
-    extension: Option<&'static str>,
-    /// Only the last member of a part may be short.
-    last_was_short: bool,
-    data_bytes: u64,
-    users_bytes: u64,
-}
-
-impl Parts {
-    /// What the next member is, and how many of these there may be.
-    fn of(&mut self, name: &str, sums: &Sums) -> Result<(Part, u64), ArchiveError> {
-        let index = sums.data_members();
-        if self.part == Part::Data && !self.last_was_short {
-            let found = ["xbs", "sql"].into_iter().find(|extension| {
-                name == member::data_name(index, extension)
-                    && self.extension.is_none_or(|was| was == *extension)
-            });
-            if found.is_some() {
-                self.extension = found;
-                return Ok((Part::Data, MAX_DATA_MEMBERS));
-            }
-        }
-        if name == member::users_name(sums.users_members())
-            && (self.part == Part::Data || !self.last_was_short)
-        {
-            self.part = Part::Users;
-            return Ok((Part::Users, MAX_USERS_MEMBERS));
-        }
-        let next = match (self.last_was_short, self.part) {
-            (true, _) => String::new(),
-            (false, Part::Data) => {
-                format!(
-                    "{} or ",
-                    member::data_name(index, self.extension.unwrap_or("xbs|sql"))
-                )
-            }
-            (false, Part::Users) => format!("{} or ", member::users_name(sums.users_members())),
-        };
-        Err(ArchiveError::OutOfOrder {
-            expected: format!("{next}{SUMMARY}"),
-            found: name.to_owned(),
-        })
-    }
 }
 
 /// A member's header, proven to be the only one that such a member can have.

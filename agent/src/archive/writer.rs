@@ -1,9 +1,7 @@
 //! Writes an archive in one pass with memory for one member.
 
-use super::member::{
-    self, END_BLOCKS, MAX_USERS_MEMBERS, MEMBER_BYTES, METADATA, SUMMARY, SUMS, Sums,
-};
-use super::{MAX_DATA_MEMBERS, MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, Metadata, Summary};
+use super::member::{self, END_BLOCKS, MEMBER_BYTES, METADATA, Part, SUMMARY, SUMS, Sums};
+use super::{MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, Metadata, Summary};
 use aws_lc_rs::digest::digest;
 use std::io::{self, Write};
 use std::thread::Builder;
@@ -25,15 +23,6 @@ pub struct ArchiveWriter<W: Write> {
     /// The member that is being filled.
     member: Vec<u8>,
     sums: Sums,
-    data_bytes: u64,
-    users_bytes: u64,
-}
-
-/// What is being written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Data,
-    Users,
 }
 
 /// Where tar blocks go.
@@ -69,8 +58,6 @@ impl<W: Write> ArchiveWriter<W> {
             part: Part::Data,
             member: Vec::with_capacity(MEMBER_BYTES),
             sums: Sums::default(),
-            data_bytes: 0,
-            users_bytes: 0,
         };
         let json = json(metadata, MAX_METADATA_BYTES, METADATA)?;
         archive.sums.set_metadata(&sha256(&json));
@@ -104,12 +91,12 @@ impl<W: Write> ArchiveWriter<W> {
             return Err(invalid("only a complete backup may end its archive"));
         }
         self.end_member()?;
-        summary.data_members = self.sums.data_members();
-        summary.data_bytes = self.data_bytes;
+        summary.data_members = self.sums.members(Part::Data);
+        summary.data_bytes = self.sums.bytes(Part::Data);
         match &mut summary.users {
             Some(users) => {
-                users.members = self.sums.users_members();
-                users.bytes = self.users_bytes;
+                users.members = self.sums.members(Part::Users);
+                users.bytes = self.sums.bytes(Part::Users);
             }
             None if self.part == Part::Users => {
                 return Err(invalid("the summary has to speak of the accounts"));
@@ -146,20 +133,11 @@ impl<W: Write> ArchiveWriter<W> {
         if self.member.is_empty() {
             return Ok(());
         }
-        let (index, most, name) = match self.part {
-            Part::Data => {
-                let index = self.sums.data_members();
-                let name = member::data_name(index, self.extension);
-                (index, MAX_DATA_MEMBERS, name)
-            }
-            Part::Users => {
-                let index = self.sums.users_members();
-                (index, MAX_USERS_MEMBERS, member::users_name(index))
-            }
-        };
-        if index == most {
+        let index = self.sums.members(self.part);
+        if index == self.part.most() {
             return Err(invalid("the backup is larger than an archive can be"));
         }
+        let name = self.part.name(index, self.extension);
         let contents = std::mem::take(&mut self.member);
         // Summed beside the compression: one after the other, a processor without instructions for
         // it would have the compressor wait.
@@ -170,16 +148,7 @@ impl<W: Write> ArchiveWriter<W> {
                 .join()
                 .map_err(|_| io::Error::other("a sum could not be computed"))
         })?;
-        match self.part {
-            Part::Data => {
-                self.sums.push_data(&digest);
-                self.data_bytes += contents.len() as u64;
-            }
-            Part::Users => {
-                self.sums.push_users(&digest);
-                self.users_bytes += contents.len() as u64;
-            }
-        }
+        self.sums.push(self.part, &digest, contents.len() as u64);
         self.member = contents;
         self.member.clear();
         Ok(())
