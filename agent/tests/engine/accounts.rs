@@ -1,11 +1,12 @@
 //! Accounts and grants in a dump of everything.
 
 use crate::reader::End;
-use crate::rig::{Rig, request};
-use crate::server::{Server, program};
+use crate::rig::{Rig, connection, request};
+use crate::server::{Server, password_file, program};
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use towline_agent::backup::{BackupRequest, Method, StartError};
+use towline_agent::database::Flavour;
 
 /// Names that are hard to quote, every kind of grant, roles in roles, and what is printed as if it
 /// were something else.
@@ -139,4 +140,45 @@ async fn accounts_are_no_part_of_a_schema() {
     assert_eq!(end.complete().0.summary.users, None);
     assert_eq!(members(&end, "users"), b"");
     rig.is_clean(Some(&server)).await;
+}
+
+/// One that goes while the others are read is none; what is left is still good SQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_dropped_meanwhile_is_none() {
+    let server = Server::with_user("logical");
+    server.sql("CREATE USER a@localhost; CREATE USER b@localhost; CREATE USER c@localhost");
+    let password = password_file();
+    let connection = connection(&server, &password);
+    let mut session = connection.connect().await.unwrap();
+    let mut accounts = session.accounts(Flavour::Mariadb).await.unwrap();
+    let mut sql = String::new();
+    // Before anything is asked about it, and between its creation and its grants.
+    server.sql("DROP USER a@localhost");
+    while let Some(more) = accounts.next().await.unwrap() {
+        sql.push_str(&more);
+        if more.contains("USER IF NOT EXISTS `c`") {
+            server.sql("DROP USER c@localhost");
+        }
+    }
+    assert!(!sql.contains("`a`") && !sql.contains("TO `c`"), "{sql}");
+    assert!(sql.contains("TO `b`@`localhost`"), "{sql}");
+    Server::start().load(sql.as_bytes());
+
+    // Anything else that the server refuses is an error, not a gap. A session keeps its global
+    // privileges, not those on a schema.
+    server.sql(
+        "REVOKE SELECT ON *.* FROM towline@localhost; GRANT SELECT ON mysql.* TO towline@localhost",
+    );
+    let mut session = connection.connect().await.unwrap();
+    let mut accounts = session.accounts(Flavour::Mariadb).await.unwrap();
+    server.sql("REVOKE SELECT ON mysql.* FROM towline@localhost");
+    let mut failed = false;
+    while !failed {
+        match accounts.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(_) => failed = true,
+        }
+    }
+    assert!(failed, "accounts were left out without a word");
 }

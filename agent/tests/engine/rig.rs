@@ -44,6 +44,16 @@ pub(crate) fn of_job(method: Method, uid: &str, attempt: u32) -> BackupRequest {
     }
 }
 
+/// How the agent's user reaches a server.
+pub(crate) fn connection(server: &Server, password: &tempfile::NamedTempFile) -> Connection {
+    Connection {
+        address: Address::Socket(server.socket()),
+        user: "towline".to_owned(),
+        password_file: Some(password.path().to_owned()),
+        timeout: Duration::from_secs(20),
+    }
+}
+
 impl Rig {
     pub(crate) fn new(server: &Server) -> Self {
         Self::with(server, |_| {})
@@ -53,12 +63,7 @@ impl Rig {
         let tmp = tempfile::tempdir().unwrap();
         let password = password_file();
         let mut config = EngineConfig {
-            database: Connection {
-                address: Address::Socket(server.socket()),
-                user: "towline".to_owned(),
-                password_file: Some(password.path().to_owned()),
-                timeout: Duration::from_secs(20),
-            },
+            database: connection(server, &password),
             method: None,
             lock_buffer: 64 << 20,
             max_lock: PATIENCE,
