@@ -10,7 +10,7 @@ use e2e::{
     run, run_ok,
 };
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::{fs, io::Write as _, path::Path};
 use tokio::process::Command;
 
 /// In the agents' certificate.
@@ -49,24 +49,40 @@ async fn serial(pem: &str) -> Result<String, String> {
     }
 }
 
-/// Serial number of the certificate in the agents' Secret.
-async fn serial_in_secret(ns: &Namespace) -> String {
-    let get = [
-        "get",
-        "secret",
-        "towline-agent-tls",
-        "-o",
-        "go-template={{index .data \"tls.crt\" | base64decode}}",
-    ];
-    serial(&ns.kubectl_ok(&get).await).await.unwrap()
+async fn secret_value(ns: &Namespace, secret: &str, key: &str) -> String {
+    let template = format!("go-template={{{{index .data {key:?} | base64decode}}}}");
+    ns.kubectl_ok(&["get", "secret", secret, "-o", &template])
+        .await
 }
 
-/// Serial number of the certificate that the agent shows. It does not like to be called without one,
-/// and closes: that ends a forwarded port, so each call has its own.
+/// Serial number of the certificate in the agents' Secret.
+async fn serial_in_secret(ns: &Namespace) -> String {
+    let pem = secret_value(ns, "towline-agent-tls", "tls.crt").await;
+    serial(&pem).await.unwrap()
+}
+
+/// Serial number of the certificate that the agent shows to a caller that has one of its own.
 async fn serial_served(ns: &Namespace, pod: &str) -> Result<String, String> {
+    let ours = tempfile::NamedTempFile::new().unwrap();
+    for key in ["tls.crt", "tls.key"] {
+        let pem = secret_value(ns, "towline-client-tls", key).await;
+        ours.as_file().write_all(pem.as_bytes()).unwrap();
+    }
+    let ours = ours.path().to_str().unwrap();
+    // A forwarded port ends when the agent resets a connection, so each call has its own.
     let forward = PortForward::start(ns, pod, 8474).await;
     let at = forward.address();
-    let args = ["s_client", "-connect", at, "-servername", AGENT];
+    let args = [
+        "s_client",
+        "-connect",
+        at,
+        "-servername",
+        AGENT,
+        "-cert",
+        ours,
+        "-key",
+        ours,
+    ];
     let shown = run("openssl", &args, b"").await;
     serial(&shown.stdout).await
 }

@@ -359,5 +359,37 @@ async fn towline_backup_over_mutual_tls() {
     }
 }
 
+/// Without a CA of its own, an agent is trusted when the system trusts who issued its certificate.
+#[tokio::test]
+async fn the_systems_cas_are_the_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = pki(&folder.path().join("ca"), folder.path(), &[]).await;
+    let config = server(&issued(&made.agent), None, &[&TLS13]);
+    let agent = Agent::with_tls(config, good(b"x")).await;
+    let store = format!("file://{}", folder.path().display());
+    let backup = [
+        "backup",
+        "--agent",
+        agent.url.as_str(),
+        "--store",
+        &store,
+        "--name",
+        "db",
+    ];
+    // Where OpenSSL and rustls-native-certs look before anywhere else.
+    let ca = made.agent.join("ca.crt");
+    for (file, code, said) in [
+        (ca.as_path(), 0, ""),
+        (&folder.path().join("nothing"), 2, "--ca-file"),
+    ] {
+        let mut command = towline(&backup);
+        command
+            .env("SSL_CERT_FILE", file)
+            .env_remove("SSL_CERT_DIR");
+        let (got, _, err) = told(&command.output().await.unwrap());
+        assert!(got == code && err.contains(said), "{file:?}: {got}: {err}");
+    }
+}
+
 /// A public key from age's own documentation.
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
