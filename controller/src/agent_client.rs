@@ -160,18 +160,34 @@ pub async fn backup(
     })
 }
 
+/// Asks the agent what it and its server are.
+///
+/// # Errors
+/// [`AgentError`] by the protocol's table.
+pub async fn info(agent: &Endpoint, timeout: Duration) -> Result<Info, AgentError> {
+    let path = towline_agent::protocol::PATH_INFO;
+    let ask = async {
+        let mut connection = Connection::get(agent, None, path, &Trace::none()).await?;
+        let request = request::get(agent, path, None)?;
+        let answer = connection.send(agent, request, timeout).await?;
+        info::read(answer, agent.token.as_deref()).await
+    };
+    tokio::time::timeout(timeout, ask)
+        .await
+        .unwrap_or_else(|_| {
+            Err(AgentError::unreachable(format!(
+                "no answer from {} within {} s",
+                agent.base,
+                timeout.as_secs()
+            )))
+        })
+}
+
 /// What the agent says of a backup that it has just made: an archive tells its position only at its
 /// end, and an encrypted one nothing at all. `None` when the agent does not tell; a backup is none the
 /// worse for it.
 pub async fn last_backup(agent: &Endpoint, backup_id: &str) -> Option<LastBackup> {
-    let ask = async {
-        let path = towline_agent::protocol::PATH_INFO;
-        let mut connection = Connection::get(agent, None, path, &Trace::none()).await?;
-        let request = request::get(agent, path, None)?;
-        let answer = connection.send(agent, request, LAST_BACKUP_TIMEOUT).await?;
-        info::read(answer, agent.token.as_deref()).await
-    };
-    match ask.await {
+    match info(agent, LAST_BACKUP_TIMEOUT).await {
         Ok(info) => info.last_backup.filter(|last| last.id == backup_id),
         Err(error) => {
             tracing::debug!(%error, backup_id, "the agent does not tell of the backup");

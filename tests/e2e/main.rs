@@ -15,5 +15,6 @@ mod curl;
 mod install;
 mod refusals;
 mod schedules;
+mod sources;
 mod stream_faults;
 mod tls;

@@ -63,6 +63,20 @@ async fn the_api_server_refuses_what_is_written_wrong() {
             vec!["serverName", "DNS name"],
         ),
         (
+            job(
+                json!({"source": {"podSelector": null, "url": "http://db:8474", "prefer": "Replica"}}),
+            ),
+            vec!["source.prefer", "podSelector"],
+        ),
+        (
+            job(json!({"source": {"prefer": "Primary", "maxReplicaLagSeconds": 60}})),
+            vec!["maxReplicaLagSeconds", "PreferReplica"],
+        ),
+        (
+            schedule(json!({"concurrencyPolicy": "Sometimes"})),
+            vec!["concurrencyPolicy", "Replace"],
+        ),
+        (
             job(json!({"encryption": {"recipients": []}})),
             vec!["recipients", "at least 1"],
         ),

@@ -81,7 +81,7 @@ impl Subject<'_> {
             .trim_end_matches('/')
             .to_owned();
         let attempt = self
-            .change(|record| record.claim(&url, agent.pod.as_deref()))
+            .change(|record| record.claim(&url, agent.pod.as_deref(), agent.role.as_deref()))
             .await?;
         let transfer = Transfer {
             job: identity,
@@ -99,7 +99,14 @@ impl Subject<'_> {
             &self.context.wake,
             transfer,
         );
-        let from = agent.pod.unwrap_or(url);
+        let mut from = agent.pod.unwrap_or(url);
+        if let Some(role) = agent.role {
+            from.push_str(&format!(" ({role})"));
+        }
+        if !agent.passed_over.is_empty() {
+            let others = source::some_of(&agent.passed_over);
+            from.push_str(&format!("; passed over: {others}"));
+        }
         tracing::info!(
             namespace = self.namespace,
             name = self.name,

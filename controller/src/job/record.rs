@@ -73,12 +73,13 @@ impl Record<'_> {
     }
 
     /// Claims the next attempt; answers its number.
-    pub fn claim(&mut self, agent: &str, pod: Option<&str>) -> u32 {
+    pub fn claim(&mut self, agent: &str, pod: Option<&str>, role: Option<&str>) -> u32 {
         let number = self.push_attempt(Some(agent));
         let server_version = self.status.source.take().and_then(|s| s.server_version);
         let source = SourceStatus {
             pod: pod.map(str::to_owned),
             server_version,
+            role: role.map(|role| cut(role, 32).to_owned()),
         };
         self.status.source = Some(source).filter(|s| *s != SourceStatus::default());
         self.status.phase = Phase::Running;

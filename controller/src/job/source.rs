@@ -1,12 +1,13 @@
 //! Which agent an attempt asks, and how it lets us in.
 
+mod prefer;
 mod secrets;
 
 use crate::{
-    agent_client::Endpoint,
+    agent_client::{self, Endpoint},
     api::{
         BackupJob,
-        job::{DEFAULT_AGENT_PORT, PodSelector, SelectorOperator},
+        job::{DEFAULT_AGENT_PORT, PodSelector, Prefer, SelectorOperator, Source},
     },
     config::AllowedHosts,
     context::Context,
@@ -14,13 +15,19 @@ use crate::{
     reason::{FailureReason, Retry},
     transfer::Failure,
 };
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,
     api::ListParams,
     core::{Expression, Selector},
 };
-use std::net::IpAddr;
+use prefer::{Candidate, Choice};
+use std::{net::IpAddr, time::Duration};
+
+/// How long an agent has to say what its server is, and how many are asked at once.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+const ASKED_AT_ONCE: usize = 8;
 
 /// The agent that was chosen.
 #[derive(Clone, Debug)]
@@ -29,6 +36,10 @@ pub struct Agent {
     pub endpoint: Endpoint,
     /// Its pod, when it was chosen by selector.
     pub pod: Option<String>,
+    /// `primary` or `replica`, when it was chosen by that.
+    pub role: Option<String>,
+    /// Why other pods were not chosen.
+    pub passed_over: Vec<String>,
 }
 
 /// Why no agent was chosen.
@@ -69,83 +80,153 @@ pub async fn choose(
     job: &BackupJob,
 ) -> Result<Agent, NotChosen> {
     let source = &job.spec.source;
-    let (base, pod) = match (&source.pod_selector, &source.url) {
+    let secrets = secrets::Secrets::new(&context.client, namespace);
+    let open = async |base: String| -> Result<Endpoint, NotChosen> {
+        let base = url::Url::parse(&base).map_err(|e| {
+            failure(
+                FailureReason::InvalidSpec,
+                Retry::Never,
+                format!("{base:?} is not a URL: {e}"),
+            )
+        })?;
+        Ok(Endpoint {
+            base,
+            token: secrets.token(source.auth.as_ref()).await?,
+            tls: secrets.tls(source.tls.as_ref()).await?,
+            allow_local_addresses: false,
+        })
+    };
+    match (&source.pod_selector, &source.url) {
         (Some(selector), None) => {
             let selector = to_selector(selector);
             let pods = Api::<Pod>::namespaced(context.client.clone(), namespace)
                 .list(&ListParams::default().labels_from(&selector))
                 .await
                 .map_err(|e| NotChosen::of(e, FailureReason::NoAgent, "pods"))?;
-            let (name, address) = pick(&pods.items, &selector.to_string(), namespace)?;
-            let port = source.port.unwrap_or(DEFAULT_AGENT_PORT);
-            let scheme = if source.tls.is_some() {
-                "https"
-            } else {
-                "http"
+            let (ready, not_ready) = ready(pods.items);
+            let none = |passed_over: &[String]| {
+                no_agent(passed_over, &selector.to_string(), namespace, source.prefer)
             };
-            let address = std::net::SocketAddr::new(address, port);
-            (format!("{scheme}://{address}"), Some(name))
+            let Some(first) = ready.first().cloned() else {
+                return Err(none(&not_ready).into());
+            };
+            let endpoint = open(base_of(source, first.address)).await?;
+            if source.prefer == Prefer::Any {
+                return Ok(Agent {
+                    endpoint,
+                    pod: Some(first.pod),
+                    role: None,
+                    passed_over: not_ready,
+                });
+            }
+            let at = |address| -> Result<Endpoint, String> {
+                let base = base_of(source, address).parse();
+                Ok(Endpoint {
+                    base: base.map_err(|e| format!("its address is of no use: {e}"))?,
+                    ..endpoint.clone()
+                })
+            };
+            let asked = stream::iter(ready)
+                .map(async |candidate| {
+                    let info = match at(candidate.address) {
+                        Ok(endpoint) => agent_client::info(&endpoint, ASK_TIMEOUT)
+                            .await
+                            .map_err(|e| e.message),
+                        Err(why) => Err(why),
+                    };
+                    (candidate, info)
+                })
+                .buffered(ASKED_AT_ONCE)
+                .collect()
+                .await;
+            let uid = job.uid().unwrap_or_default();
+            let Choice {
+                chosen,
+                mut passed_over,
+            } = prefer::choose(source.prefer, source.max_replica_lag_seconds, &uid, asked);
+            passed_over.extend(not_ready);
+            let Some((chosen, role)) = chosen else {
+                return Err(none(&passed_over).into());
+            };
+            let endpoint = at(chosen.address)
+                .map_err(|why| failure(FailureReason::NoAgent, Retry::Counted, why))?;
+            Ok(Agent {
+                endpoint,
+                pod: Some(chosen.pod),
+                role: Some(role),
+                passed_over,
+            })
         }
         (None, Some(url)) => {
             let allowed = &context.config.allowed_source_hosts;
-            (check_url(url, source.tls.is_some(), allowed)?, None)
+            Ok(Agent {
+                endpoint: open(check_url(url, source.tls.is_some(), allowed)?).await?,
+                pod: None,
+                role: None,
+                passed_over: Vec::new(),
+            })
         }
-        _ => {
-            return Err(failure(
-                FailureReason::InvalidSpec,
-                Retry::Never,
-                "set exactly one of spec.source.podSelector and spec.source.url".into(),
-            )
-            .into());
-        }
-    };
-    let base = url::Url::parse(&base).map_err(|e| {
-        failure(
+        _ => Err(failure(
             FailureReason::InvalidSpec,
             Retry::Never,
-            format!("{base:?} is not a URL: {e}"),
+            "set exactly one of spec.source.podSelector and spec.source.url".into(),
         )
-    })?;
-    let secrets = secrets::Secrets::new(&context.client, namespace);
-    Ok(Agent {
-        endpoint: Endpoint {
-            base,
-            token: secrets.token(source.auth.as_ref()).await?,
-            tls: secrets.tls(source.tls.as_ref()).await?,
-            allow_local_addresses: false,
-        },
-        pod,
-    })
+        .into()),
+    }
 }
 
-/// The first ready pod by name, so that attempts keep to one while it is ready.
-fn pick(pods: &[Pod], selector: &str, namespace: &str) -> Result<(String, IpAddr), Failure> {
-    let mut pods: Vec<_> = pods.iter().collect();
-    pods.sort_by_key(|pod| pod.name_any());
-    let mut passed_over = Vec::new();
+fn base_of(source: &Source, address: IpAddr) -> String {
+    let scheme = if source.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let port = source.port.unwrap_or(DEFAULT_AGENT_PORT);
+    format!("{scheme}://{}", std::net::SocketAddr::new(address, port))
+}
+
+/// Ready pods by name, so that attempts keep to one while it is ready; and why others are not.
+fn ready(mut pods: Vec<Pod>) -> (Vec<Candidate>, Vec<String>) {
+    pods.sort_by_key(ResourceExt::name_any);
+    let mut ready = Vec::new();
+    let mut not_ready = Vec::new();
     for pod in &pods {
+        let name = pod.name_any();
         match address_of_ready(pod) {
-            Ok(address) => return Ok((pod.name_any(), address)),
-            Err(why) => passed_over.push(format!("{} {why}", pod.name_any())),
+            Ok(address) => ready.push(Candidate { pod: name, address }),
+            Err(why) => not_ready.push(format!("{name} {why}")),
         }
     }
-    let message = if pods.is_empty() {
+    (ready, not_ready)
+}
+
+fn no_agent(passed_over: &[String], selector: &str, namespace: &str, prefer: Prefer) -> Failure {
+    let message = if passed_over.is_empty() {
         format!(
             "no pod in namespace {namespace} matches {selector}: check spec.source.podSelector against kubectl get pods --show-labels"
         )
     } else {
-        let shown = passed_over
-            .iter()
-            .take(5)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        format!(
-            "none of the {} pods that match {selector} is ready ({shown}): see kubectl describe pod -l '{selector}'",
-            pods.len()
-        )
+        let (n, shown) = (passed_over.len(), some_of(passed_over));
+        match prefer {
+            Prefer::Any => format!(
+                "none of the {n} pods that match {selector} is ready ({shown}): see kubectl describe pod -l '{selector}'"
+            ),
+            prefer => format!(
+                "none of the {n} pods that match {selector} fits spec.source.prefer {prefer:?} ({shown})"
+            ),
+        }
     };
-    Err(failure(FailureReason::NoAgent, Retry::Counted, message))
+    failure(FailureReason::NoAgent, Retry::Counted, message)
+}
+
+/// The first few of them.
+#[must_use]
+pub fn some_of(passed_over: &[String]) -> String {
+    let mut shown = passed_over.iter().take(5).cloned().collect::<Vec<_>>();
+    if passed_over.len() > shown.len() {
+        shown.push(format!("and {} more", passed_over.len() - shown.len()));
+    }
+    shown.join(", ")
 }
 
 fn address_of_ready(pod: &Pod) -> Result<IpAddr, String> {
@@ -237,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_ready_pod_is_taken() {
+    fn ready_pods_come_by_name() {
         let mut deleted = pod("db-0", "True", Some("10.0.0.1"));
         deleted.metadata.deletion_timestamp = Some(
             k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
@@ -248,11 +329,11 @@ mod tests {
             deleted,
             pod("db-2", "True", Some("10.0.0.3")),
         ];
-        let (name, address) = pick(&pods, "app=db", "shop").unwrap();
-        assert_eq!(
-            (name.as_str(), address.to_string().as_str()),
-            ("db-2", "10.0.0.3")
-        );
+        let (ready, not_ready) = ready(pods.to_vec());
+        let names: Vec<_> = ready.iter().map(|c| c.pod.as_str()).collect();
+        assert_eq!(names, ["db-2", "db-3"]);
+        assert_eq!(ready[0].address.to_string(), "10.0.0.3");
+        assert_eq!(not_ready.len(), 2, "{not_ready:?}");
     }
 
     #[test]
@@ -269,7 +350,9 @@ mod tests {
             (vec![pod("db-0", "True", None)], vec!["db-0 has no address"]),
             (vec![Pod::default()], vec!["no status yet"]),
         ] {
-            let failure = pick(&pods, "app=db", "shop").unwrap_err();
+            let (ready, not_ready) = ready(pods);
+            assert!(ready.is_empty());
+            let failure = no_agent(&not_ready, "app=db", "shop", Prefer::Any);
             assert_eq!(
                 (failure.reason, failure.retry),
                 (FailureReason::NoAgent, Retry::Counted)

@@ -22,6 +22,15 @@ impl<'a> Database<'a> {
         Self::start(namespace, name, "mysql", json!([])).await
     }
 
+    /// MariaDB with these options of the server, ready.
+    pub async fn mariadb_with(namespace: &'a Namespace, name: &str, options: &[&str]) -> Self {
+        let patch = json!([{
+            "target": {"kind": "StatefulSet"},
+            "patch": json!([{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": options}]).to_string(),
+        }]);
+        Self::start(namespace, name, "mariadb", patch).await
+    }
+
     /// MariaDB whose agent finds `script` under a tool's name, before the tool itself: for what the
     /// real tool cannot be made to do.
     pub async fn mariadb_with_tool(

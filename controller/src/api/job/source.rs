@@ -15,6 +15,8 @@ pub const DEFAULT_AGENT_PORT: u16 = 8474;
 #[x_kube(
     validation = Rule::new("has(self.podSelector) != has(self.url)").message("set exactly one of podSelector and url"),
     validation = Rule::new("!has(self.url) || !has(self.port)").message("port belongs to podSelector: write it into url").field_path(".port"),
+    validation = Rule::new("!has(self.url) || self.prefer == 'Any'").message("prefer belongs to podSelector: behind a url there is one server").field_path(".prefer"),
+    validation = Rule::new("!has(self.maxReplicaLagSeconds) || self.prefer in ['Replica', 'PreferReplica']").message("maxReplicaLagSeconds needs prefer: Replica or PreferReplica").field_path(".maxReplicaLagSeconds"),
     validation = Rule::new("!has(self.url) || self.url.startsWith('https://') == has(self.tls)").message("write an https:// url together with tls (tls: {} trusts the CAs of the controller's system), or an http:// url without it").field_path(".url"),
     validation = Rule::new("!has(self.podSelector) || !has(self.tls) || has(self.tls.serverName)").message("with podSelector write serverName: a DNS name that the agents' certificate has").field_path(".tls")
 )]
@@ -26,6 +28,13 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65_535))]
     pub port: Option<u16>,
+    /// Which of those pods: the role of the database server in them counts.
+    #[serde(default)]
+    pub prefer: Prefer,
+    /// A replica further behind its source is passed over. Absent: any lag will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub max_replica_lag_seconds: Option<u32>,
     /// An agent elsewhere. Its host must be in the controller's `--allowed-source-hosts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
@@ -37,6 +46,20 @@ pub struct Source {
     /// Present: the agent is spoken to over TLS. Absent: in plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<SourceTls>,
+}
+
+/// Which of several servers is backed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Prefer {
+    /// The first that is ready, by name; none is asked for its role.
+    #[default]
+    Any,
+    /// One that replicates from no other.
+    Primary,
+    /// One that replicates.
+    Replica,
+    /// One that replicates; without one, a primary.
+    PreferReplica,
 }
 
 /// How the agent knows us.

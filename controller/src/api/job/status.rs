@@ -157,6 +157,10 @@ pub struct SourceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub server_version: Option<String>,
+    /// `primary` or `replica`, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub role: Option<String>,
 }
 
 /// How far the running attempt is.

@@ -59,7 +59,7 @@ impl Story {
 
     fn claimed(mut self, second: i64) -> Self {
         self.record(second)
-            .claim("http://10.0.0.1:8474", Some("db-0"));
+            .claim("http://10.0.0.1:8474", Some("db-0"), None);
         self
     }
 

@@ -33,7 +33,7 @@ fn attempts(status: &mut BackupJobStatus, failures: &[transfer::Failure]) -> Nex
             status,
             now: t(0),
         };
-        record.claim("http://db:8474", None);
+        record.claim("http://db:8474", None, None);
         next = record.fail(failure);
     }
     next
@@ -115,7 +115,7 @@ fn a_claim_opens_the_next_attempt() {
         status: &mut status,
         now: t(3),
     };
-    assert_eq!(record.claim("http://10.0.0.1:8474", Some("db-0")), 1);
+    assert_eq!(record.claim("http://10.0.0.1:8474", Some("db-0"), None), 1);
     assert_eq!(status.phase, Phase::Running);
     assert_eq!(status.source.as_ref().unwrap().pod.as_deref(), Some("db-0"));
     let attempt = status.attempts.last().unwrap();
