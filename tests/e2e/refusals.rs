@@ -264,3 +264,31 @@ async fn store_down_bucket_missing_wrong_key() {
     .await;
     ns.delete().await;
 }
+
+#[tokio::test]
+async fn a_job_without_its_store_waits_and_says_for_what() {
+    let ns = Namespace::create("no-store").await;
+    ns.install_controller(&[]).await;
+    ns.job("job", "nobody", json!({"backoffLimit": 0})).await;
+    let waits = ns
+        .job_until("job", "waits for its store", |s| {
+            s["reason"] == "StoreNotReady"
+        })
+        .await;
+    assert_eq!(waits["status"]["phase"], "Pending", "{}", waits["status"]);
+    let told = "StoreNotReady BackupStore store does not exist";
+    eventually("an event says so", || async {
+        let events = ns.events("job").await;
+        if events.iter().any(|event| event.starts_with(told)) {
+            Ok(())
+        } else {
+            Err(format!("{events:?}"))
+        }
+    })
+    .await;
+    // No attempt was used up: the one there is goes on as soon as it can.
+    ns.ready_store().await;
+    let (reason, message) = failure(&ns.job_ends("job", "Failed").await);
+    assert_eq!(reason, "NoAgent", "{message}");
+    ns.delete().await;
+}

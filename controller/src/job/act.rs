@@ -31,14 +31,16 @@ impl Subject<'_> {
         let (store, identity) = match self.open_ready_store().await? {
             Ok(opened) => opened,
             Err(message) => {
-                self.change(|record| {
-                    record.wait(
-                        Some(FailureReason::StoreNotReady),
-                        "StoreNotReady",
-                        &message,
-                    )
-                })
-                .await?;
+                let reason = FailureReason::StoreNotReady;
+                let told = self.status().reason == Some(reason);
+                self.change(|record| record.wait(Some(reason), reason.as_str(), &message))
+                    .await?;
+                if !told {
+                    self.context
+                        .report
+                        .warning(&self.object(), reason.as_str(), "Wait", &message)
+                        .await;
+                }
                 return Ok(Action::requeue(STORE_POLL));
             }
         };
