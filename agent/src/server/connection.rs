@@ -1,6 +1,6 @@
 //! One connection: HTTP/1.1 or HTTP/2, whichever the peer begins with, its limits, and its end.
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -54,11 +54,17 @@ const MAX_STREAMS: u32 = 16;
 /// Between two pings to an HTTP/2 peer, and before the first keepalive probe of TCP.
 const PROBE: Duration = Duration::from_secs(30);
 
+/// How long the end of an answer may wait for the peer's HTTP/2 window while the server stops.
+const LINGER: Duration = Duration::from_secs(5);
+
 /// Requests of one connection that are being answered.
 #[derive(Debug)]
 struct Activity {
     opened: Instant,
     in_flight: AtomicUsize,
+    /// Whether the last request came over HTTP/2. There an answer that is over may still wait for the
+    /// peer's window, and only the connection's own end tells that it has gone.
+    http2: AtomicBool,
     /// Milliseconds after `opened` at which the last request ended; `u64::MAX` before the first.
     last: AtomicU64,
     closing: Notify,
@@ -89,12 +95,15 @@ impl Activity {
         Arc::new(Self {
             opened: Instant::now(),
             in_flight: AtomicUsize::new(0),
+            http2: AtomicBool::new(false),
             last: AtomicU64::new(u64::MAX),
             closing: Notify::new(),
         })
     }
 
-    fn begin(self: &Arc<Self>) -> InFlight {
+    fn begin(self: &Arc<Self>, version: Version) -> InFlight {
+        self.http2
+            .store(version == Version::HTTP_2, Ordering::Release);
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         self.touch();
         InFlight(self.clone())
@@ -107,6 +116,17 @@ impl Activity {
 
     fn quiet(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether the end of an answer may still be on its way to the peer.
+    fn lingers(&self) -> bool {
+        match self.last.load(Ordering::Acquire) {
+            u64::MAX => false,
+            last => {
+                self.http2.load(Ordering::Acquire)
+                    && self.opened.elapsed() < LINGER.saturating_add(Duration::from_millis(last))
+            }
+        }
     }
 
     /// Whether it has carried nothing for longer than it may.
@@ -203,7 +223,8 @@ pub(super) fn probe(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
 }
 
 /// Serves a connection until it ends, or until `stop` says so and nothing is in flight on it any
-/// more: then it closes at once, whatever its peer has half sent.
+/// more: then it closes at once, whatever its peer has half sent; over HTTP/2 when the last answer has
+/// gone, for which it has [`LINGER`].
 pub(super) async fn serve<S, H, F, B>(
     stream: S,
     limits: Limits,
@@ -239,8 +260,9 @@ pub(super) async fn serve<S, H, F, B>(
         .max_header_list_size(MAX_HEADER_LIST);
     let service = {
         let activity = activity.clone();
-        service_fn(move |request| {
-            let response = handler(request, activity.begin());
+        service_fn(move |request: Request<Incoming>| {
+            let in_flight = activity.begin(request.version());
+            let response = handler(request, in_flight);
             async move { Ok::<_, Infallible>(response.await) }
         })
     };
@@ -255,7 +277,8 @@ pub(super) async fn serve<S, H, F, B>(
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }
-            if stopping && quiet && activity.quiet() && !blocked.load(Ordering::Acquire) {
+            let gone = !blocked.load(Ordering::Acquire) && !activity.lingers();
+            if stopping && quiet && activity.quiet() && gone {
                 return Poll::Ready(Ok(()));
             }
             Poll::Pending
@@ -273,8 +296,8 @@ pub(super) async fn serve<S, H, F, B>(
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
-            _ = check.tick(), if !stopping => {
-                if !activity.overdue(&limits) {
+            _ = check.tick() => {
+                if stopping || !activity.overdue(&limits) {
                     continue;
                 }
             }
@@ -348,6 +371,49 @@ mod tests {
         // As TLS does: it takes all of the answer, and passes it on as the pipe has room.
         let (client, server) = tokio::io::duplex(16);
         stopped_while_writing(client, BufStream::new(server)).await;
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_what_the_window_of_http2_holds_back() {
+        use http_body_util::BodyExt as _;
+        let (client, server) = tokio::io::duplex(1 << 20);
+        let (stop, stopped) = watch::channel(false);
+        let (over, mut is_over) = watch::channel(false);
+        let over = Arc::new(over);
+        let served = tokio::spawn(serve(server, LIMITS, stopped, move |_, in_flight| {
+            let over = over.clone();
+            async move {
+                drop(in_flight);
+                over.send_replace(true);
+                Response::new(Full::new(Bytes::from(vec![b'x'; 100_000])))
+            }
+        }));
+        let mut http2 = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        http2.initial_stream_window_size(1000);
+        let (mut sender, connection) = http2.handshake(TokioIo::new(client)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("http://a/").body(Full::<Bytes>::default());
+        let mut response = sender.send_request(request.unwrap()).await.unwrap();
+        is_over.wait_for(|over| *over).await.unwrap();
+        // The peer's window is used up, and it reads on only when the server has seen the stop.
+        let mut read = response
+            .frame()
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .unwrap()
+            .len();
+        stop.send_replace(true);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        while let Some(frame) = response.frame().await {
+            read += frame.unwrap().into_data().unwrap().len();
+        }
+        assert_eq!(read, 100_000);
+        drop(sender);
+        served.await.unwrap();
     }
 
     #[tokio::test]
