@@ -30,8 +30,11 @@ use slot::Slots;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tool::Installed;
+
+/// Sessions at once that only look at the server.
+const LOOKS: usize = 2;
 
 /// How the engine works.
 #[derive(Clone, Debug)]
@@ -61,6 +64,8 @@ struct Shared {
     metrics: BackupMetrics,
     tools: OnceCell<Vec<Installed>>,
     slots: Slots,
+    /// Sessions that only look at the server.
+    looks: Semaphore,
 }
 
 /// Makes backups, one at a time. Cheap to clone.
@@ -77,6 +82,7 @@ impl Engine {
             metrics,
             tools: OnceCell::new(),
             slots,
+            looks: Semaphore::new(LOOKS),
         }))
     }
 
@@ -145,11 +151,14 @@ impl Engine {
         self.0.slots.close();
     }
 
-    /// What the server is.
+    /// What the server is. Callers wait for each other, so that many of them take no more than a few
+    /// of the server's connections.
     ///
     /// # Errors
     /// [`DatabaseError`].
     pub async fn server_info(&self) -> Result<ServerInfo, DatabaseError> {
+        // Never closed.
+        let _turn = self.0.looks.acquire().await;
         let mut session = self.0.config.database.connect().await?;
         let info = session.info().await;
         session.close().await;

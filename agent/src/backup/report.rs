@@ -23,6 +23,15 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Of a stderr that was not read to its end: what it did not say may have been an error.
+    fn unknown() -> Self {
+        Self {
+            tail: ["(stderr could not be read to its end)".to_owned()].into(),
+            error_seen: true,
+            ..Self::default()
+        }
+    }
+
     /// A message with the last lines of stderr.
     pub(super) fn told(&self, message: &str) -> String {
         if self.tail.is_empty() {
@@ -56,10 +65,10 @@ impl Report {
 /// What a reader made of stderr, once the tool has ended.
 pub(super) async fn finished(mut task: tokio::task::JoinHandle<Report>) -> Report {
     match tokio::time::timeout(STDERR, &mut task).await {
-        Ok(report) => report.unwrap_or_default(),
+        Ok(report) => report.unwrap_or_else(|_| Report::unknown()),
         Err(_) => {
             task.abort();
-            Report::default()
+            Report::unknown()
         }
     }
 }
@@ -161,6 +170,17 @@ mod tests {
             names.dedup();
             (names, report.log, report.tail.into())
         })
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_is_no_success() {
+        let held_open = tokio::spawn(std::future::pending());
+        let panicked = tokio::spawn(async { panic!("a fault") });
+        for task in [held_open, panicked] {
+            let report = finished(task).await;
+            assert!(report.has_error() && !report.log.completed);
+            assert!(report.told("x").contains("not be read"));
+        }
     }
 
     /// An eighth of what is usual, or of what PROPTEST_CASES says: a whole log is long.

@@ -251,6 +251,8 @@ impl Run {
                 // The archive thread waits for it; if it is gone, its result says why.
                 let _ = summary.send(complete);
                 let sent = tokio::select! {
+                    // Where both are there, the forwarder ended for what it asked the stop for.
+                    biased;
                     stop = self.slot.stopped() => Err(stop),
                     sent = &mut forward => Ok(sent.ok().flatten()),
                 };

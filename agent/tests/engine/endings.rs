@@ -129,6 +129,37 @@ async fn a_reader_that_takes_nothing_stalls_and_a_quiet_tool_does_not() {
     rig.is_clean(Some(&server)).await;
 }
 
+/// The archive is in memory by then, and only the forwarder is left to notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stalls_when_the_tool_has_ended_is_told_so() {
+    let server = Server::with_user("logical");
+    server.fill("orders", "InnoDB", 2);
+    let rig = Rig::with(&server, |config| {
+        config.stall_timeout = Duration::from_millis(300);
+    });
+    for _ in 0..5 {
+        let reader = rig.start(request(Method::Logical)).await;
+        rig.is_clean(Some(&server)).await;
+        let (reason, message) = reader.end().await.failed();
+        assert_eq!(reason, StreamReason::Stalled, "{message}");
+    }
+}
+
+/// However many callers look at the server, it has connections left for its own users.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_look_take_a_few_connections() {
+    let server = Server::with_user("physical");
+    server.sql("ALTER USER towline@localhost WITH MAX_USER_CONNECTIONS 20");
+    let rig = Rig::new(&server);
+    let looks = (0..200).map(|_| {
+        let engine = rig.engine.clone();
+        tokio::spawn(async move { engine.server_info().await })
+    });
+    for look in looks.collect::<Vec<_>>() {
+        look.await.unwrap().unwrap();
+    }
+}
+
 /// A limit bounds what is sent, and is no reason to call the reader slow.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lower_rate_counts() {
