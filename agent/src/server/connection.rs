@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -155,6 +155,8 @@ impl Drop for InFlight {
 struct Observed<S> {
     stream: S,
     blocked: Arc<AtomicBool>,
+    activity: Arc<Activity>,
+    shut: bool,
 }
 
 impl<S> Observed<S> {
@@ -174,7 +176,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -202,8 +204,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         self.note(poll)
     }
 
+    /// Over HTTP/2 a peer that takes an answer goes on to send: the kernel would reset a connection that
+    /// is closed by then, and drop what the peer has not taken yet. So what comes is read to its end.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.shut {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.shut = true;
+        }
+        let mut unread = [0; 1024];
+        while self.activity.lingers() {
+            let mut unread = ReadBuf::new(&mut unread);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut unread));
+            if read.is_err() || unread.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -243,6 +259,8 @@ pub(super) async fn serve<S, H, F, B>(
     let io = TokioIo::new(Observed {
         stream,
         blocked: blocked.clone(),
+        activity: activity.clone(),
+        shut: false,
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -413,6 +431,80 @@ mod tests {
         }
         assert_eq!(read, 100_000);
         drop(sender);
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_what_the_kernel_still_has_of_http2() {
+        const BYTES: usize = 300_000;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let connecting = socket.connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(connecting, listener.accept());
+        let (mut client, server) = (client.unwrap(), accepted.unwrap().0);
+        let socket = socket2::SockRef::from(&server);
+        socket.set_send_buffer_size(2 * BYTES).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let (begun, mut has_begun) = watch::channel(false);
+        let (answer, answered) = watch::channel(false);
+        let begun = Arc::new(begun);
+        let served = tokio::spawn(serve(server, LIMITS, stopped, move |_, in_flight| {
+            begun.send_replace(true);
+            let mut answered = answered.clone();
+            async move {
+                answered.wait_for(|now| *now).await.unwrap();
+                drop(in_flight);
+                Response::new(Full::new(Bytes::from(vec![b'x'; BYTES])))
+            }
+        }));
+        let window = 1_u32 << 24;
+        let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+            let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+            let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+            [&head, payload].concat()
+        };
+        let (data, headers, settings, ping, goaway, update) = (0, 1, 4, 6, 7, 8);
+        let large = [&[0, 4], &window.to_be_bytes()[..]].concat();
+        let open = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            frame(settings, 0, 0, &large),
+            frame(update, 0, 0, &window.to_be_bytes()),
+            // GET http / of the static table, and an authority.
+            frame(headers, 5, 1, b"\x82\x86\x84\x41\x01a"),
+        ];
+        client.write_all(&open.concat()).await.unwrap();
+        has_begun.wait_for(|begun| *begun).await.unwrap();
+        stop.send_replace(true);
+        let (mut taken, mut told) = (0, 0);
+        loop {
+            let mut head = [0; 9];
+            client.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            client.read_exact(&mut payload).await.unwrap();
+            let (kind, flags) = (head[3], head[4]);
+            let reply = match kind {
+                _ if kind == settings && flags & 1 == 0 => frame(settings, 1, 0, b""),
+                _ if kind == ping && flags & 1 == 0 => frame(ping, 1, 0, &payload),
+                _ if kind == data && length > 0 => frame(update, 0, 0, &length.to_be_bytes()),
+                _ => Vec::new(),
+            };
+            let _ = client.write_all(&reply).await;
+            if kind == goaway {
+                told += 1;
+                // With the second one this answer is all that is waited for.
+                answer.send_replace(told == 2);
+            }
+            if kind == data {
+                taken += payload.len();
+                if flags & 1 == 1 {
+                    break;
+                }
+            }
+        }
+        assert_eq!(taken, BYTES);
+        drop(client);
         served.await.unwrap();
     }
 
