@@ -18,9 +18,9 @@ use std::{
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Two Secrets go to standard output, of type kubernetes.io/tls and with the keys of cert-manager
-(tls.crt, tls.key, ca.crt): NAME-agent-tls for the agents of the namespace, NAME-client-tls for the
-BackupJobs in it. The CA stays in the folder; its key never goes into the cluster. Run again with the
-same folder, the same CA signs new certificates; agents and controller need no restart.
+(tls.crt, tls.key, ca.crt): NAME-agent-tls for the agents of the namespace, NAME-client-tls for
+the BackupJobs in it. The CA stays in the folder; its key never goes into the cluster. Run again
+with the same folder, the same CA signs new certificates; agents and controller need no restart.
 
   towline pki --dir pki --namespace shop --agent-name agent.shop --client-name towline-controller \\
     | kubectl apply --server-side -f -")]
