@@ -88,6 +88,18 @@ pub enum BodyEnd {
     ReaderGone,
 }
 
+/// How the peer can be told the verdict. Without its asking for trailers nobody knows whether it
+/// reads them, so a failure is a cut then, on HTTP/2 too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// It asked for trailers, and gets them.
+    Asked,
+    /// It can get trailers, and did not ask for them: they tell of success only.
+    Unasked,
+    /// It cannot get trailers: a complete backup ends cleanly without them.
+    Impossible,
+}
+
 /// Why a body is cut.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -102,7 +114,7 @@ pub enum BodyError {
         /// Bytes that the producer counted.
         expected: u64,
     },
-    /// The backup failed, and the peer takes no trailers, so the cut is the only way to say it.
+    /// The backup failed, and the peer asked for no trailers, so the cut is the only way to say it.
     #[error("{reason}: {message}")]
     Undeliverable {
         /// Class of the failure.
@@ -170,7 +182,7 @@ pub struct BodySender {
 pub struct BackupBody {
     chunks: mpsc::Receiver<Bytes>,
     verdict: oneshot::Receiver<Verdict>,
-    deliver: bool,
+    delivery: Delivery,
     sent: u64,
     ended: Ended,
     done: bool,
@@ -185,7 +197,7 @@ impl BackupBody {
         let body = Self {
             chunks,
             verdict,
-            deliver: true,
+            delivery: Delivery::Asked,
             sent: 0,
             ended: Ended::default(),
             done: false,
@@ -199,11 +211,10 @@ impl BackupBody {
         )
     }
 
-    /// Whether the peer can be sent trailers. If not, a complete backup ends cleanly without
-    /// them, and a failed one is cut: never a clean end without a verdict for a failure.
+    /// How the peer is told the verdict: never by a clean end without a verdict for a failure.
     #[must_use]
-    pub fn deliver_verdict(mut self, can: bool) -> Self {
-        self.deliver = can;
+    pub fn deliver_verdict(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
         self
     }
 
@@ -238,21 +249,24 @@ impl BackupBody {
                 },
             );
         }
-        if self.deliver {
-            let trailers = trailers(&verdict, self.sent);
-            self.done = true;
-            self.ended.set(BodyEnd::Trailers, Some(verdict));
-            return Some(Ok(Frame::trailers(trailers)));
-        }
-        match &verdict {
-            Verdict::Complete { .. } => {
+        match (&verdict, self.delivery) {
+            (_, Delivery::Asked) | (Verdict::Complete { .. }, Delivery::Unasked) => {
+                let trailers = trailers(&verdict, self.sent);
+                self.done = true;
+                self.ended.set(BodyEnd::Trailers, Some(verdict));
+                Some(Ok(Frame::trailers(trailers)))
+            }
+            (Verdict::Complete { .. }, Delivery::Impossible) => {
                 self.done = true;
                 self.ended.set(BodyEnd::WithoutTrailers, Some(verdict));
                 None
             }
-            Verdict::Failed {
-                reason, message, ..
-            } => {
+            (
+                Verdict::Failed {
+                    reason, message, ..
+                },
+                Delivery::Unasked | Delivery::Impossible,
+            ) => {
                 let error = BodyError::Undeliverable {
                     reason: *reason,
                     message: message.clone(),
@@ -353,7 +367,7 @@ mod tests {
         }
     }
 
-    async fn send(verdict: Option<Verdict>, deliver: bool) -> (BackupBody, Ended) {
+    async fn send(verdict: Option<Verdict>, delivery: Delivery) -> (BackupBody, Ended) {
         let (sender, body) = BackupBody::channel(4);
         sender
             .chunks
@@ -365,14 +379,14 @@ mod tests {
             Some(verdict) => sender.verdict.send(verdict).unwrap(),
             None => drop(sender.verdict),
         }
-        let body = body.deliver_verdict(deliver);
+        let body = body.deliver_verdict(delivery);
         let ended = body.ended();
         (body, ended)
     }
 
     #[tokio::test]
     async fn a_complete_backup_ends_in_an_empty_error() {
-        let (body, ended) = send(Some(complete(3)), true).await;
+        let (body, ended) = send(Some(complete(3)), Delivery::Asked).await;
         let collected = body.collect().await.unwrap();
         let trailers = collected.trailers().unwrap();
         assert_eq!(trailers[TRAILER_ERROR], "");
@@ -392,7 +406,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_backup_says_why_and_has_no_digest() {
-        let (body, ended) = send(Some(failed()), true).await;
+        let (body, ended) = send(Some(failed()), Delivery::Asked).await;
         let trailers = body.collect().await.unwrap().trailers().unwrap().clone();
         assert_eq!(
             decode_error(trailers[TRAILER_ERROR].as_bytes()),
@@ -404,28 +418,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_trailers_only_success_ends_cleanly() {
-        let (body, ended) = send(Some(complete(3)), false).await;
+    async fn who_did_not_ask_sees_only_success_end_cleanly() {
+        let (body, ended) = send(Some(complete(3)), Delivery::Impossible).await;
         let collected = body.collect().await.unwrap();
         assert!(collected.trailers().is_none());
         assert_eq!(ended.end(), Some(BodyEnd::WithoutTrailers));
 
-        let (body, ended) = send(Some(failed()), false).await;
-        assert!(matches!(
-            body.collect().await,
-            Err(BodyError::Undeliverable { .. })
-        ));
-        assert_eq!(ended.end(), Some(BodyEnd::Cut));
-        assert_eq!(ended.verdict(), Some(failed()));
+        let (body, ended) = send(Some(complete(3)), Delivery::Unasked).await;
+        let collected = body.collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap()[TRAILER_ERROR], "");
+        assert_eq!(ended.end(), Some(BodyEnd::Trailers));
+
+        for delivery in [Delivery::Unasked, Delivery::Impossible] {
+            let (body, ended) = send(Some(failed()), delivery).await;
+            assert!(matches!(
+                body.collect().await,
+                Err(BodyError::Undeliverable { .. })
+            ));
+            assert_eq!(ended.end(), Some(BodyEnd::Cut));
+            assert_eq!(ended.verdict(), Some(failed()));
+        }
     }
 
     #[tokio::test]
     async fn no_verdict_and_a_wrong_count_are_cuts() {
-        for deliver in [true, false] {
-            let (body, ended) = send(None, deliver).await;
+        for delivery in [Delivery::Asked, Delivery::Unasked, Delivery::Impossible] {
+            let (body, ended) = send(None, delivery).await;
             assert_eq!(body.collect().await.unwrap_err(), BodyError::NoVerdict);
             assert_eq!(ended.end(), Some(BodyEnd::Cut));
-            let (body, _) = send(Some(complete(4)), deliver).await;
+            let (body, _) = send(Some(complete(4)), delivery).await;
             let error = body.collect().await.unwrap_err();
             assert_eq!(
                 error,
@@ -439,7 +460,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_body_is_a_reader_gone() {
-        let (body, ended) = send(Some(complete(3)), true).await;
+        let (body, ended) = send(Some(complete(3)), Delivery::Asked).await;
         assert_eq!(ended.end(), None);
         drop(body);
         assert_eq!(ended.end(), Some(BodyEnd::ReaderGone));

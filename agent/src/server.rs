@@ -20,7 +20,7 @@ pub use auth::{Auth, ClientCertificates, Peer, Scope, TokenFile};
 pub use backups::Backups;
 pub use connection::Limits;
 pub use drain::DrainTimes;
-pub use negotiate::{takes_trailers, te_has_trailers};
+pub use negotiate::{delivery, te_has_trailers};
 pub use problem::{Kind, Problem};
 pub use query::parse as parse_query;
 pub use tls::Tls;

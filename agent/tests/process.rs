@@ -299,8 +299,7 @@ fn the_documented_certificates_work() {
     let (code, said) = shell(&curl);
     assert_eq!(code, Some(22), "{said}");
     let head = std::fs::read_to_string(dir.path().join("head")).unwrap();
-    // Only over HTTP/1.1 does curl's exit code tell of a failed backup.
-    assert!(head.starts_with("HTTP/1.1 50"), "{head}");
+    assert!(head.starts_with("HTTP/2 50"), "{head}");
     let line = agent.wait_for_log("towline_agent::access");
     assert_eq!(field(&line, "peer"), "controller.example.org");
     let (code, said) = shell(&curl.replace("--cert client.crt --key client.key", ""));

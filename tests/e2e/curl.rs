@@ -58,12 +58,11 @@ async fn sees_every_failure() {
                     "{version} te={te}: neither trailer nor exit code: {heads}"
                 ),
             }
-            if te {
-                assert!(
-                    trailer.is_some(),
-                    "{version}: the trailer was asked for: {heads} {output:?}"
-                );
-            }
+            assert_eq!(
+                trailer.is_some(),
+                te,
+                "{version}: for who asks, and nobody else: {heads} {output:?}"
+            );
         }
     }
     // A good backup is a clean end for all of them.

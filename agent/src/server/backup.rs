@@ -1,10 +1,11 @@
 //! `GET /v1/backup` and `DELETE /v1/backup/{id}`.
 
-use super::negotiate::{takes_trailers, te_has_trailers};
+use super::negotiate::delivery;
 use super::problem::{Kind, Problem};
 use super::query;
 use super::route::{Api, ApiBody, json};
 use crate::backup::{StartError, Started};
+use crate::body::Delivery;
 use crate::protocol::{
     HEADER_BACKUP_ID, HEADER_ESTIMATED_BYTES, SERVER_TIMING, StreamReason, TRAILER_NAMES,
 };
@@ -20,7 +21,7 @@ pub(super) async fn stream(api: &Api, request: &Parts) -> Result<Response<ApiBod
     let headers = head(&started, request)?;
     let body = started
         .body
-        .deliver_verdict(takes_trailers(request.version, &request.headers));
+        .deliver_verdict(delivery(request.version, &request.headers));
     let ended = body.ended();
     let mut response = Response::new(Either::Right(body));
     *response.headers_mut() = headers;
@@ -51,10 +52,11 @@ fn head(started: &Started, request: &Parts) -> Result<HeaderMap, Problem> {
             HeaderValue::from(bytes),
         );
     }
-    if takes_trailers(request.version, &request.headers) {
+    let delivery = delivery(request.version, &request.headers);
+    if delivery != Delivery::Impossible {
         headers.insert(TRAILER, HeaderValue::from_static(TRAILER_NAMES));
     }
-    if !te_has_trailers(&request.headers) {
+    if delivery != Delivery::Asked {
         let timing = format!(
             "precheck;dur={:.1}",
             started.precheck.as_secs_f64() * 1000.0

@@ -1,6 +1,7 @@
 //! Whether a peer can be sent trailers: exactly hyper's own rule, for what hyper does not
 //! recognise it drops silently and still ends the response cleanly.
 
+use crate::body::Delivery;
 use http::header::TE;
 use http::{HeaderMap, Version};
 
@@ -17,8 +18,13 @@ pub fn te_has_trailers(headers: &HeaderMap) -> bool {
         .any(|item| item.trim().eq_ignore_ascii_case("trailers"))
 }
 
-/// Whether trailers reach the peer: always over HTTP/2, with `TE: trailers` over HTTP/1.1.
+/// How the peer can be told a backup's verdict. HTTP/2 carries trailers to everybody, but who did
+/// not ask for them may not look: Go's `http.Get` and curl's exit code do not.
 #[must_use]
-pub fn takes_trailers(version: Version, headers: &HeaderMap) -> bool {
-    version == Version::HTTP_2 || te_has_trailers(headers)
+pub fn delivery(version: Version, headers: &HeaderMap) -> Delivery {
+    match (te_has_trailers(headers), version) {
+        (true, _) => Delivery::Asked,
+        (false, Version::HTTP_2) => Delivery::Unasked,
+        (false, _) => Delivery::Impossible,
+    }
 }

@@ -212,7 +212,8 @@ proptest! {
                 let can = exchange.http2 || exchange.te;
                 let (end, verdict, clean) = match exchange.ending {
                     Ending::Complete => (if can { "trailers" } else { "complete" }, Value::from("complete"), true),
-                    Ending::Failed(reason) => (if can { "trailers" } else { "aborted" }, reason.as_str().into(), can),
+                    // Over HTTP/2, too, a failure is a trailer only for who asked for trailers.
+                    Ending::Failed(reason) => (if exchange.te { "trailers" } else { "aborted" }, reason.as_str().into(), exchange.te),
                     Ending::Vanishes => ("aborted", Value::Null, false),
                     Ending::ReaderLeaves => ("disconnected", Value::Null, false),
                 };

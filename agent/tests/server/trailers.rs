@@ -234,7 +234,7 @@ async fn h2(server: &Harness, te: Option<&'static str>) -> Response<hyper::body:
 }
 
 #[tokio::test]
-async fn http2_always_delivers_the_verdict() {
+async fn http2_tells_of_a_failure_by_trailers_who_asks_and_by_a_reset_who_does_not() {
     let server = Harness::open().await;
     for te in [None, Some("trailers")] {
         server.fake.script(Script::failed("some data"));
@@ -243,13 +243,22 @@ async fn http2_always_delivers_the_verdict() {
             response.headers().contains_key("server-timing"),
             te.is_none()
         );
-        let body = response.into_body().collect().await.unwrap();
-        let trailers = body.trailers().expect("trailers").clone();
-        assert_eq!(
-            decode_error(trailers["x-streaming-error"].as_bytes()),
-            STDERR
-        );
-        assert_eq!(trailers["x-streaming-error-reason"], "ToolFailed");
+        let ended = response.into_body().collect().await;
+        if te.is_some() {
+            let trailers = ended.unwrap().trailers().expect("trailers").clone();
+            assert_eq!(
+                decode_error(trailers["x-streaming-error"].as_bytes()),
+                STDERR
+            );
+            assert_eq!(trailers["x-streaming-error-reason"], "ToolFailed");
+        } else {
+            // RST_STREAM with INTERNAL_ERROR: NO_ERROR would read as a clean end.
+            let error = ended.unwrap_err();
+            let cause = std::error::Error::source(&error)
+                .expect("a cause")
+                .to_string();
+            assert!(cause.contains("internal error"), "{cause}");
+        }
 
         server.fake.script(Script::complete("some data"));
         let body = h2(&server, te).await.into_body().collect().await.unwrap();
