@@ -12,8 +12,8 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -68,25 +68,46 @@ struct Activity {
     /// Milliseconds after `opened` at which the last request ended; `u64::MAX` before the first.
     last: AtomicU64,
     closing: Notify,
+    /// How many short answers are on their way, and since when there is one.
+    short: Mutex<(usize, Option<Instant>)>,
 }
 
 /// One request being answered, its body included.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Activity>);
+pub(super) struct InFlight {
+    activity: Arc<Activity>,
+    /// Its answer is short, and on its way.
+    short: Arc<AtomicBool>,
+}
 
-/// Ends a connection gracefully: no further requests, what is being answered is finished.
+/// What the answer to a request may want of its connection.
 #[derive(Debug)]
-pub(super) struct Closer(Arc<Activity>);
+pub(super) struct Closer {
+    activity: Arc<Activity>,
+    short: Arc<AtomicBool>,
+}
 
 impl InFlight {
     pub(super) fn closer(&self) -> Closer {
-        Closer(self.0.clone())
+        Closer {
+            activity: self.activity.clone(),
+            short: self.short.clone(),
+        }
     }
 }
 
 impl Closer {
+    /// Ends it gracefully: no further requests, what is being answered is finished.
     pub(super) fn close(&self) {
-        self.0.closing.notify_one();
+        self.activity.closing.notify_one();
+    }
+
+    /// The answer is a short one: a peer that leaves it where it is, as one may over HTTP/2 with a
+    /// window of 0, has `header_read` to take it, and then loses the connection.
+    pub(super) fn answers_shortly(&self) {
+        if !self.short.swap(true, Ordering::AcqRel) {
+            self.activity.short_answer_begins();
+        }
     }
 }
 
@@ -98,6 +119,7 @@ impl Activity {
             http2: AtomicBool::new(false),
             last: AtomicU64::new(u64::MAX),
             closing: Notify::new(),
+            short: Mutex::default(),
         })
     }
 
@@ -106,7 +128,38 @@ impl Activity {
             .store(version == Version::HTTP_2, Ordering::Release);
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         self.touch();
-        InFlight(self.clone())
+        InFlight {
+            activity: self.clone(),
+            short: Arc::default(),
+        }
+    }
+
+    fn short_answers(&self, change: impl FnOnce(&mut (usize, Option<Instant>))) -> Option<Instant> {
+        let mut short = self.short.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut short);
+        short.1
+    }
+
+    fn short_answer_begins(&self) {
+        self.short_answers(|(count, since)| {
+            *count += 1;
+            since.get_or_insert_with(Instant::now);
+        });
+    }
+
+    fn short_answer_ends(&self) {
+        self.short_answers(|(count, since)| {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                *since = None;
+            }
+        });
+    }
+
+    /// Whether the peer leaves a short answer where it is.
+    fn stuck(&self, limits: &Limits) -> bool {
+        self.short_answers(|_| {})
+            .is_some_and(|since| since.elapsed() >= limits.header_read)
     }
 
     fn touch(&self) {
@@ -145,8 +198,11 @@ impl Activity {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.touch();
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if self.short.load(Ordering::Acquire) {
+            self.activity.short_answer_ends();
+        }
+        self.activity.touch();
+        self.activity.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -315,6 +371,10 @@ pub(super) async fn serve<S, H, F, B>(
                 continue;
             }
             _ = check.tick() => {
+                if activity.stuck(&limits) {
+                    tracing::debug!("connection closed: its peer does not take a short answer");
+                    return;
+                }
                 if stopping || !activity.overdue(&limits) {
                     continue;
                 }
@@ -329,7 +389,7 @@ pub(super) async fn serve<S, H, F, B>(
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use http_body_util::Full;
+    use http_body_util::{BodyExt as _, Full};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufStream, DuplexStream};
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -506,6 +566,46 @@ mod tests {
         assert_eq!(taken, BYTES);
         drop(client);
         served.await.unwrap();
+    }
+
+    /// Whether a peer that never makes room for an answer keeps its connection.
+    async fn kept_by_a_window_of_0(short: bool) -> bool {
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let limits = Limits {
+            header_read: Duration::from_millis(200),
+            ..LIMITS
+        };
+        let (_stop, stopped) = watch::channel(false);
+        let served = tokio::spawn(serve(server, limits, stopped, move |_, in_flight| {
+            if short {
+                in_flight.closer().answers_shortly();
+            }
+            let body = Full::new(Bytes::from_static(b"an answer")).map_frame(move |frame| {
+                let _held = &in_flight;
+                frame
+            });
+            async move { Response::new(body) }
+        }));
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(0);
+        let (mut client, connection) = builder.handshake(TokioIo::new(client)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::get("http://a/").body(Full::<Bytes>::default());
+        let answer = client.send_request(request.unwrap()).await.unwrap();
+        // Long after the limit: what is kept by then is kept.
+        let kept = tokio::time::timeout(limits.header_read * 10, served)
+            .await
+            .is_err();
+        drop((answer, client));
+        connection.abort();
+        kept
+    }
+
+    #[tokio::test]
+    async fn a_short_answer_that_is_not_taken_costs_the_peer_its_connection() {
+        assert!(!kept_by_a_window_of_0(true).await);
+        // A backup's reader has its own limit.
+        assert!(kept_by_a_window_of_0(false).await);
     }
 
     #[tokio::test]

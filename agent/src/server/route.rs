@@ -98,6 +98,9 @@ where
             refuse(Problem::new(Kind::INTERNAL, detail))
         }
     };
+    if matches!(response.body(), Either::Left(_)) {
+        closer.answers_shortly();
+    }
     record.respond(response)
 }
 
