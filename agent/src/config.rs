@@ -80,6 +80,11 @@ impl Config {
                 port: port.unwrap_or(3306),
             },
             (None, Some(_), _) => return Err(ConfigError::PortWithoutHost),
+            // The tools run in a folder of their own, where a relative path leads elsewhere.
+            (None, None, Some(socket)) if !socket.is_absolute() => {
+                let message = format!("must be an absolute path, and {} is none", socket.display());
+                return Err(value("--db-socket", &message));
+            }
             (None, None, socket) => {
                 Address::Socket(socket.unwrap_or_else(|| "/run/mysqld/mysqld.sock".into()))
             }
@@ -91,7 +96,7 @@ impl Config {
             ));
         }
         if let Some(file) = &flags.db_password_file
-            && let Err(error) = std::fs::File::open(file)
+            && let Err(error) = std::fs::read(file)
         {
             let message = format!("names {}, which cannot be read: {error}", file.display());
             return Err(value("--db-password-file", &message));
@@ -282,6 +287,14 @@ mod tests {
             (
                 "--no-auth --db-password-file /nowhere/p",
                 &["--db-password-file", "/nowhere/p"],
+            ),
+            (
+                "--no-auth --db-password-file /",
+                &["--db-password-file", "cannot be read"],
+            ),
+            (
+                "--no-auth --db-socket mysqld.sock",
+                &["--db-socket", "absolute", "mysqld.sock"],
             ),
             ("--no-auth --listen localhost", &["--listen", "localhost"]),
             ("--no-auth --stall-timeout 0", &["--stall-timeout"]),
