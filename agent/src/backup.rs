@@ -13,6 +13,7 @@ mod request;
 mod run;
 mod slot;
 mod stage;
+mod tables_wanted;
 mod tool;
 mod users;
 

@@ -228,6 +228,16 @@ impl Session {
         info::read(self).await
     }
 
+    /// Whether any session waits to use or change a table that others hold. Others' sessions are seen
+    /// with the privilege `PROCESS` only.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn somebody_waits_for_a_table(&mut self) -> Result<bool, DatabaseError> {
+        let query = "SELECT 1 FROM information_schema.processlist WHERE state = 'Waiting for table metadata lock' LIMIT 1";
+        Ok(!self.rows("sessions", query).await?.is_empty())
+    }
+
     /// Names of the users' schemas, without [`SYSTEM_SCHEMAS`], sorted.
     ///
     /// # Errors

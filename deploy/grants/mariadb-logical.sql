@@ -3,6 +3,7 @@
 CREATE USER 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
 GRANT SELECT,           -- rows; from the schema mysql the code of routines, accounts and grants
       SHOW VIEW, TRIGGER, EVENT,
+      PROCESS,          -- does anybody wait for a table that a slow reader holds up
       BINLOG MONITOR,   -- SHOW MASTER STATUS: the backup's position
       REPLICA MONITOR   -- SHOW ALL SLAVES STATUS: is this a replica, how far behind
    ON *.* TO 'towline'@'localhost';

@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Bytes in the queue while no locks are held.
-const QUEUE: u64 = 4 << 20;
+pub(super) const QUEUE: u64 = 4 << 20;
 /// Bytes of one chunk of the body.
 const CHUNK: usize = 256 << 10;
 /// Chunks between the archive thread and the forwarder.

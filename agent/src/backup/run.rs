@@ -10,6 +10,7 @@ use super::report::{self, Report};
 use super::request::{Compression, Method, StartError, Started};
 use super::slot::{Slot, Stop};
 use super::stage::Stage;
+use super::tables_wanted::tables_waited_for;
 use super::{BackupMetrics, EngineConfig};
 use crate::archive::{FORMAT_VERSION, Metadata, Position, Summary};
 use crate::body::{BackupBody, BodySender, Timings, Verdict};
@@ -341,18 +342,29 @@ impl Run {
         };
         let mut ready = Some(ready);
         let pumped = {
+            let gate = Arc::clone(&pump.gate);
             let pumping = pump.run(stdout, look);
             let waited = lock_waited_for(self.slot.stage().subscribe(), self.config.max_lock);
+            let wanted = async {
+                match self.plan.method {
+                    Method::Logical => {
+                        tables_waited_for(&self.config.database, gate, self.config.max_lock).await
+                    }
+                    // Its stages tell of its locks.
+                    Method::Physical => std::future::pending().await,
+                }
+            };
             let first = async {
                 let _ = tokio::time::timeout(FIRST_BYTE, first_seen).await;
             };
-            tokio::pin!(pumping, waited, first);
+            tokio::pin!(pumping, waited, wanted, first);
             loop {
                 tokio::select! {
                     biased;
                     stop = self.slot.stopped() => break Err(stop),
                     pumped = &mut pumping => break pumped,
                     stop = &mut waited => break Err(stop),
+                    stop = &mut wanted => break Err(stop),
                     () = &mut first, if ready.is_some() => {
                         if let Some(ready) = ready.take() {
                             let _ = ready.send(Ok(precheck));

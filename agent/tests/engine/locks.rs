@@ -121,3 +121,54 @@ async fn a_lock_is_not_waited_for_without_end() {
     drop(holder);
     Writers::start(&server).await.go_on();
 }
+
+/// Sessions that wait to use or change a table that others hold.
+fn waiting_for_tables(server: &Server) -> usize {
+    let waiting = server.sql(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'Waiting for table metadata lock'",
+    );
+    waiting.trim().parse().unwrap()
+}
+
+/// A dump holds the table that it reads from. Who wants to change it, and who wants to use it after
+/// that, waits no longer for the sake of a slow reader than for locks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stalls_in_a_dump_holds_up_a_table_for_a_bounded_time() {
+    let server = Server::with_user("logical");
+    server.fill("orders", "InnoDB", 60);
+    let rig = Rig::with(&server, |config| config.max_lock = Duration::from_secs(2));
+    let mut reader = rig.start(request(Method::Logical)).await;
+    reader.flows().await;
+    let mut change = server
+        .client()
+        .args(["-e", "ALTER TABLE shop.orders ADD COLUMN more INT"])
+        .spawn()
+        .unwrap();
+    eventually("the change waits", || {
+        (waiting_for_tables(&server) > 0).then_some(())
+    });
+    // From here on the reader takes nothing.
+    rig.is_clean(None).await;
+    assert!(change.wait().unwrap().success(), "the table is free");
+    let (reason, message) = reader.end().await.failed();
+    assert_eq!(reason, StreamReason::LockTimeout, "{message}");
+    assert!(message.contains("method=physical"), "{message}");
+    rig.is_clean(Some(&server)).await;
+}
+
+/// Where nobody waits for a table, a slow reader is only slow.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stalls_in_a_dump_may_where_nobody_waits() {
+    let server = Server::with_user("logical");
+    server.fill("orders", "InnoDB", 60);
+    let rig = Rig::with(&server, |config| {
+        config.max_lock = Duration::from_millis(500);
+        config.stall_timeout = Duration::from_secs(5);
+    });
+    let mut reader = rig.start(request(Method::Logical)).await;
+    reader.flows().await;
+    // It takes nothing for far longer than locks may be held.
+    rig.is_clean(Some(&server)).await;
+    let (reason, message) = reader.end().await.failed();
+    assert_eq!(reason, StreamReason::Stalled, "{message}");
+}

@@ -62,6 +62,7 @@ async fn a_missing_privilege_is_named_first() {
                 ("SHOW VIEW", true),
                 ("TRIGGER", true),
                 ("EVENT", true),
+                ("PROCESS", true),
                 ("BINLOG MONITOR", false),
                 ("REPLICA MONITOR", true),
             ],
