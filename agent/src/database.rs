@@ -176,6 +176,9 @@ impl Connection {
 /// Tables, views and sequences by schema.
 pub type Tables = BTreeMap<String, BTreeSet<String>>;
 
+/// Names of InnoDB's tables by its own numbers.
+pub type TableNumbers = BTreeMap<u64, String>;
+
 /// One session with the server.
 #[derive(Debug)]
 pub struct Session {
@@ -266,6 +269,23 @@ impl Session {
             }
         }
         Ok(tables)
+    }
+
+    /// InnoDB's own numbers of its tables and their names, as `schema/table` in the encoding of file
+    /// names. A table keeps its number when it is renamed. Needs the privilege `PROCESS`.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub async fn table_numbers(&mut self, flavour: Flavour) -> Result<TableNumbers, DatabaseError> {
+        let query = match flavour {
+            Flavour::Mariadb => "SELECT table_id, name FROM information_schema.innodb_sys_tables",
+            Flavour::Mysql => "SELECT table_id, name FROM information_schema.innodb_tables",
+        };
+        let rows = self.rows("tables", query).await?;
+        let number = |row| Some((text_at(row, 0)?.parse().ok()?, text_at(row, 1)?));
+        // What a change of a table works with is no table of anybody's.
+        let lasting = |(_, name): &(u64, String)| !name.contains("#sql");
+        Ok(rows.iter().filter_map(number).filter(lasting).collect())
     }
 
     /// What our user may do.

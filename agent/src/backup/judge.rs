@@ -1,12 +1,13 @@
 //! Whether what a tool left behind is a complete backup.
 
 use super::dump;
-use super::prepare::of_backup;
+use super::prepare::{Plan, of_backup};
 use super::process::describe;
+use super::request::Method;
 use super::run::{Ended, Run};
 use super::slot::Stop;
 use crate::archive::Summary;
-use crate::database::{DatabaseError, Tables};
+use crate::database::{DatabaseError, TableNumbers, Tables};
 use crate::protocol::StreamReason;
 use std::time::Duration;
 
@@ -40,10 +41,10 @@ impl Run {
         }
         let now = match (self.tables_now().await, &found) {
             // The names in a physical backup only inform.
-            (Err(_), None) => Ok(self.plan.tables.clone()),
+            (Err(_), None) => Ok((self.plan.tables.clone(), TableNumbers::new())),
             (now, _) => now,
         };
-        let now = now.map_err(|error| {
+        let (now, numbers) = now.map_err(|error| {
             Stop::new(
                 StreamReason::DatabaseLost,
                 format!("the tables cannot be compared after the backup: {error}"),
@@ -73,6 +74,13 @@ impl Run {
                         gone.join(", ")
                     )));
                 }
+                let renamed = renamed(&self.plan, &numbers);
+                if !renamed.is_empty() {
+                    return Err(incomplete(format!(
+                        "renamed during the dump, so that rows may be missing: {}",
+                        renamed.join(", ")
+                    )));
+                }
                 now
             }
             // A physical backup follows DDL. What was there before and after is in it.
@@ -95,11 +103,15 @@ impl Run {
         })
     }
 
-    async fn tables_now(&self) -> Result<Tables, DatabaseError> {
+    async fn tables_now(&self) -> Result<(Tables, TableNumbers), DatabaseError> {
         let mut session = self.config.database.connect().await?;
         let tables = session.tables().await;
+        let numbers = match self.plan.method {
+            Method::Physical => Ok(TableNumbers::new()),
+            Method::Logical => session.table_numbers(self.plan.server.flavour).await,
+        };
         session.close().await;
-        tables.map(|tables| of_backup(tables, &self.plan.databases))
+        Ok((of_backup(tables?, &self.plan.databases), numbers?))
     }
 
     /// A tool that failed: was it the tool, or did the server go away or start anew?
@@ -117,6 +129,24 @@ impl Run {
             _ => StreamReason::DatabaseLost,
         }
     }
+}
+
+/// Tables that have another name than before. Two that have exchanged theirs look as if nothing had
+/// happened, but one was dumped twice, and the other never.
+fn renamed(plan: &Plan, now: &TableNumbers) -> Vec<String> {
+    let dumped = |name: &str| {
+        let schema = name.split('/').next().unwrap_or_default();
+        // Other characters are encoded: whose table it is, is not worth finding out.
+        let plain = schema
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        !plain || plan.databases.iter().any(|database| database == schema)
+    };
+    let renamed = plan.table_numbers.iter().filter_map(|(number, before)| {
+        let now = now.get(number).filter(|now| *now != before)?;
+        (dumped(before) || dumped(now)).then(|| format!("{before} (now {now})"))
+    });
+    renamed.take(5).collect()
 }
 
 fn both(a: &Tables, b: &Tables) -> Tables {

@@ -4,7 +4,7 @@ use super::EngineConfig;
 use super::request::{BackupRequest, Compression, Method, StartError};
 use super::tool::{self, Installed, Tool};
 use crate::archive::Recipient;
-use crate::database::{Flavour, Grants, Role, ServerInfo, Session, Tables};
+use crate::database::{Flavour, Grants, Role, ServerInfo, Session, TableNumbers, Tables};
 use crate::protocol::info::Replication;
 
 /// What a backup needs to know before its tool runs.
@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) users: bool,
     /// Tables of the schemas that are backed up, now.
     pub(super) tables: Tables,
+    /// InnoDB's tables of the whole server, now; of a logical backup.
+    pub(super) table_numbers: TableNumbers,
     pub(super) compression: Compression,
     pub(super) parallel: u16,
     /// Everybody that the archive is encrypted to.
@@ -80,6 +82,10 @@ async fn ask(
         &config.database.user,
     )?;
     let tables = of_backup(session.tables().await?, &databases);
+    let table_numbers = match method {
+        Method::Physical => TableNumbers::new(),
+        Method::Logical => session.table_numbers(server.flavour).await?,
+    };
     Ok(Plan {
         method,
         installed,
@@ -90,6 +96,7 @@ async fn ask(
         databases,
         users,
         tables,
+        table_numbers,
         compression: request.compression,
         parallel: request.parallel,
         recipients: request.recipients,
