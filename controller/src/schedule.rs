@@ -2,6 +2,7 @@
 
 pub mod calendar;
 pub mod due;
+pub mod overdue;
 pub mod plan;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
         ANNOTATION_SCHEDULED_AT, BackupJob, BackupSchedule, BackupScheduleStatus, LABEL_SCHEDULE,
         conditions,
         job::Phase,
-        schedule::{ActiveJob, READY},
+        schedule::{ActiveJob, OVERDUE, READY},
     },
     context::Context,
     error::Error,
@@ -169,7 +170,7 @@ async fn act(
         api.replace_status(&name, &PostParams::default(), &changed)
             .await?;
     }
-    tell_readiness(context, schedule, &status).await;
+    tell_conditions(context, schedule, &status).await;
     for (job, uid) in plan.delete {
         delete_job(context, namespace, &job, uid).await?;
     }
@@ -309,27 +310,27 @@ async fn delete_job(
     }
 }
 
-/// An event when the schedule ceases to be understood.
-async fn tell_readiness(
+/// An event when the schedule ceases to be understood, and when it has gone too long without a backup.
+async fn tell_conditions(
     context: &Context,
     schedule: &BackupSchedule,
     status: &BackupScheduleStatus,
 ) {
-    let reason = |conditions| conditions::get(conditions, READY).map(|c| c.reason.clone());
-    let before = schedule.status.as_ref().and_then(|s| reason(&s.conditions));
-    if let Some(ready) = conditions::get(&status.conditions, READY)
-        && ready.status == "False"
-        && before.as_ref() != Some(&ready.reason)
-    {
-        context
-            .report
-            .warning(
-                &schedule.object_ref(&()),
-                &ready.reason,
-                "Plan",
-                &ready.message,
-            )
-            .await;
+    for (type_, bad, action) in [(READY, "False", "Plan"), (OVERDUE, "True", "Watch")] {
+        let before = schedule
+            .status
+            .as_ref()
+            .and_then(|s| conditions::get(&s.conditions, type_))
+            .filter(|c| c.status == bad);
+        if let Some(now) = conditions::get(&status.conditions, type_)
+            && now.status == bad
+            && before.map(|c| &c.reason) != Some(&now.reason)
+        {
+            context
+                .report
+                .warning(&schedule.object_ref(&()), &now.reason, action, &now.message)
+                .await;
+        }
     }
 }
 

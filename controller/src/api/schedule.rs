@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
     printcolumn(name = "Schedule", type_ = "string", json_path = ".spec.schedule"),
     printcolumn(name = "Suspend", type_ = "boolean", json_path = ".spec.suspend"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Overdue", type_ = "string", json_path = ".status.conditions[?(@.type==\"Overdue\")].status"),
     printcolumn(name = "Last Success", type_ = "date", json_path = ".status.lastSuccessfulTime"),
     printcolumn(name = "Failures", type_ = "integer", json_path = ".status.consecutiveFailures"),
     printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduleTime"),
@@ -124,6 +125,7 @@ pub struct TemplateMetadata {
 #[serde(rename_all = "camelCase")]
 pub struct BackupScheduleStatus {
     /// `Ready`: the schedule is understood and the next time is known. `Failing`: the last job failed.
+    /// `Overdue`: no backup has succeeded within twice the schedule's interval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
@@ -161,3 +163,5 @@ pub struct ActiveJob {
 pub const READY: &str = "Ready";
 /// The last job failed.
 pub const FAILING: &str = "Failing";
+/// No backup has succeeded within twice the schedule's interval.
+pub const OVERDUE: &str = "Overdue";

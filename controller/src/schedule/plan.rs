@@ -1,12 +1,16 @@
 //! What a schedule does next: a pure function of what was observed and the time.
 
-use super::due::{self, Due};
+use super::{
+    due::{self, Due},
+    overdue,
+};
 use crate::{
     api::{
         conditions::{self, Status},
         job::Phase,
         schedule::{
-            ActiveJob, BackupScheduleSpec, BackupScheduleStatus, ConcurrencyPolicy, FAILING, READY,
+            ActiveJob, BackupScheduleSpec, BackupScheduleStatus, ConcurrencyPolicy, FAILING,
+            OVERDUE, READY,
         },
     },
     reason::FailureReason,
@@ -148,6 +152,8 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         now,
     );
 
+    let overdue_at = judge_overdue(&mut status, observed);
+
     Plan {
         create,
         status,
@@ -157,8 +163,55 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
             Vec::new()
         },
         delete: surplus(spec, jobs),
-        wake: next,
+        wake: next.into_iter().chain(overdue_at).min(),
     }
+}
+
+/// Sets the condition `Overdue`; answers when it is to be judged again, if nothing happens before.
+fn judge_overdue(status: &mut BackupScheduleStatus, observed: &Observed<'_>) -> Option<Timestamp> {
+    let Observed {
+        spec,
+        created,
+        generation,
+        now,
+        ..
+    } = *observed;
+    let success = status.last_successful_time.as_ref().map(|t| t.0);
+    let limit = overdue::limit(spec, success.map_or(created, |t| t.max(created)));
+    let (holds, reason, message) = match (&limit, success) {
+        // What is said of Ready says it all.
+        (Err(_), _) => (Status::Unknown, "InvalidSchedule", String::new()),
+        (Ok(_), _) if spec.suspend => (
+            Status::False,
+            "Suspended",
+            "spec.suspend is set: no backups are made".to_owned(),
+        ),
+        (Ok(limit), None) if *limit <= now => (
+            Status::True,
+            "NeverSucceeded",
+            format!(
+                "no backup has succeeded since the schedule was created at {created}: see kubectl get bkjob and kubectl describe bksched"
+            ),
+        ),
+        (Ok(limit), Some(success)) if *limit <= now => (
+            Status::True,
+            "NoRecentSuccess",
+            format!(
+                "the last backup that succeeded ended at {success}, more than twice the schedule's interval ago: see kubectl get bkjob"
+            ),
+        ),
+        (Ok(_), _) => (Status::False, "InTime", String::new()),
+    };
+    conditions::set(
+        &mut status.conditions,
+        OVERDUE,
+        holds,
+        reason,
+        &message,
+        generation,
+        now,
+    );
+    limit.ok().filter(|at| *at > now && !spec.suspend)
 }
 
 /// Jobs that run and were not told to end yet.

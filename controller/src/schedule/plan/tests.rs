@@ -318,3 +318,74 @@ fn names_are_the_minute() {
         assert_eq!(due_of("nightly", other), None, "{other}");
     }
 }
+
+#[test]
+fn it_is_overdue_when_two_intervals_brought_no_backup() {
+    let success = |at: &str| {
+        let mut case = Case::new(Some("2025-01-02T02:00:00Z"), "2025-01-02T03:00:00Z");
+        case.status.last_successful_time = Some(Time(t(at)));
+        case
+    };
+    let at = |mut case: Case, now: &str| {
+        case.now = t(now);
+        case
+    };
+    let never = || Case::new(None, "2025-01-01T00:00:00Z");
+    for (what, case, status, why) in [
+        ("new", never(), "False", "InTime"),
+        (
+            "one run failed",
+            at(never(), "2025-01-01T23:00:00Z"),
+            "False",
+            "InTime",
+        ),
+        // It was created two hours before the first run, ten minutes may make no difference.
+        (
+            "two runs failed",
+            at(never(), "2025-01-03T02:00:00Z"),
+            "True",
+            "NeverSucceeded",
+        ),
+        ("good", success("2025-01-02T02:10:00Z"), "False", "InTime"),
+        (
+            "one missing",
+            at(success("2025-01-02T02:10:00Z"), "2025-01-04T02:09:00Z"),
+            "False",
+            "InTime",
+        ),
+        (
+            "two missing",
+            at(success("2025-01-02T02:10:00Z"), "2025-01-04T02:10:00Z"),
+            "True",
+            "NoRecentSuccess",
+        ),
+        (
+            "suspended",
+            at(success("2025-01-02T02:10:00Z"), "2025-02-04T02:10:00Z")
+                .with(serde_json::json!({"suspend": true})),
+            "False",
+            "Suspended",
+        ),
+        (
+            "not understood",
+            success("2025-01-02T02:10:00Z").with(serde_json::json!({"schedule": "0 0 31 2 *"})),
+            "Unknown",
+            "InvalidSchedule",
+        ),
+    ] {
+        let plan = case.plan();
+        let overdue = conditions::get(&plan.status.conditions, OVERDUE).unwrap();
+        assert_eq!(
+            (overdue.status.as_str(), overdue.reason.as_str()),
+            (status, why),
+            "{what}: {}",
+            overdue.message
+        );
+    }
+    // It wakes by itself to say so, even when the next run lies beyond.
+    let plan = success("2025-01-02T02:10:00Z").plan();
+    assert_eq!(plan.wake, Some(t("2025-01-03T02:00:00Z")));
+    let late = at(success("2025-01-02T02:10:00Z"), "2025-01-04T02:05:00Z")
+        .job(job("nightly-28932600", Phase::Running, None), true);
+    assert_eq!(late.plan().wake, Some(t("2025-01-04T02:10:00Z")));
+}
