@@ -25,8 +25,7 @@ pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use kube::{CustomResourceExt, KubeSchema};
-use schemars::JsonSchema;
+use kube::{CustomResourceExt, KubeSchema, core::Rule};
 use serde::{Deserialize, Serialize};
 
 /// API group of all kinds.
@@ -87,12 +86,34 @@ pub fn crd_files() -> Result<Vec<(String, String)>, serde_norway::Error> {
 }
 
 /// An object of a fixed kind in the same namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalReference {
     /// Its name.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = crate::api::name_rule())]
     pub name: String,
+}
+
+/// A name that some object of the namespace may have. kube writes names into paths as they are, so
+/// that `../../other/secrets/keys` would ask for another namespace's Secret.
+fn name_rule() -> Rule {
+    Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message(
+        "write the name of an object in this namespace: lower-case letters, digits, - and ., without a namespace before it",
+    )
+}
+
+/// What [`name_rule`] checks, for objects that were stored under an older CRD; the error says what
+/// is wrong with the name.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends = name.bytes().next().is_some_and(edge) && name.bytes().last().is_some_and(edge);
+    if ends && name.len() <= 253 && name.bytes().all(|b| edge(b) || b == b'-' || b == b'.') {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} cannot be the name of an object: write lower-case letters, digits, - and ., without a namespace before it"
+    ))
 }
 
 /// One key of a Secret in the same namespace.
@@ -101,6 +122,7 @@ pub struct LocalReference {
 pub struct SecretKeyReference {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = crate::api::name_rule())]
     pub name: String,
     /// Key in the Secret.
     #[serde(default = "default_token_key")]
@@ -116,6 +138,31 @@ fn default_token_key() -> String {
 mod tests {
     use super::*;
     use std::path::Path;
+
+    #[test]
+    fn names_lead_nowhere_else() {
+        for good in ["a", "offsite", "my-store.v2", "0"] {
+            assert_eq!(check_name(good), Ok(()), "{good}");
+        }
+        let long = "a".repeat(254);
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../../other/secrets/keys",
+            "other/keys",
+            "a%2fb",
+            "a?watch=1",
+            "a#b",
+            "-a",
+            "a.",
+            "Ä",
+            "a b",
+            long.as_str(),
+        ] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_chart_has_the_crds_of_these_types() {

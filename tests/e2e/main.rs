@@ -17,4 +17,5 @@ mod refusals;
 mod schedules;
 mod sources;
 mod stream_faults;
+mod tenants;
 mod tls;

@@ -33,6 +33,8 @@ fn wait_for_other_runs(kubeconfig: &str) {
 enum Turn {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
+    /// Of a namespace beside another one of the same test, which has the turn.
+    Neighbour,
 }
 
 /// One test's namespace.
@@ -96,6 +98,11 @@ impl Namespace {
     /// [`Self::create`] for a test that runs while no other does.
     pub async fn create_alone(name: &str) -> Self {
         Self::create_in(name, Turn::Alone(ALONE.write().await)).await
+    }
+
+    /// A second namespace of the same test.
+    pub async fn neighbour(&self, name: &str) -> Self {
+        Self::create_in(name, Turn::Neighbour).await
     }
 
     async fn create_in(name: &str, turn: Turn) -> Self {

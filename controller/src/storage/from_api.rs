@@ -2,7 +2,7 @@
 
 use super::{Location, S3Config, S3Credentials, StoreConfig, StoreError};
 use crate::{
-    api::{BackupStore, BackupStoreSpec, store::S3Spec},
+    api::{BackupStore, BackupStoreSpec, check_name, store::S3Spec},
     config::Config,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -41,6 +41,12 @@ pub async fn resolve(
 }
 
 async fn read_secret(client: &Client, namespace: &str, name: &str) -> Result<Secret, StoreError> {
+    check_name(name).map_err(|why| {
+        problem(
+            "NotAllowed",
+            format!("spec.credentialsSecretRef.name: {why}"),
+        )
+    })?;
     match Api::<Secret>::namespaced(client.clone(), namespace)
         .get_opt(name)
         .await

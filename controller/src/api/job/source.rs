@@ -95,6 +95,7 @@ pub struct SourceTls {
 pub struct CaSecretReference {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = crate::api::name_rule())]
     pub name: String,
     /// Key in the Secret.
     #[serde(default = "default_ca_key")]

@@ -4,7 +4,10 @@
 use super::{NotChosen, failure};
 use crate::{
     agent_client::{Tls, TlsError},
-    api::job::{SourceAuth, SourceTls},
+    api::{
+        check_name,
+        job::{SourceAuth, SourceTls},
+    },
     reason::{FailureReason, Retry},
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -34,6 +37,13 @@ impl<'a> Secrets<'a> {
     }
 
     async fn get(&self, name: &str, remedy: &str) -> Result<Secret, NotChosen> {
+        check_name(name).map_err(|why| {
+            failure(
+                FailureReason::InvalidSpec,
+                Retry::Never,
+                format!("spec.source: the name of a Secret {why}"),
+            )
+        })?;
         self.api
             .get_opt(name)
             .await
