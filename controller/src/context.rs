@@ -1,5 +1,9 @@
 //! What every reconciler has.
 
+mod owned_jobs;
+
+pub use owned_jobs::OwnedJobs;
+
 use crate::{
     api::{BackupJob, BackupStore},
     config::Config,
@@ -77,6 +81,8 @@ pub struct Context {
     pub wake: Wake,
     /// The jobs of this scope, as last seen.
     pub jobs: Cache<BackupJob>,
+    /// Which schedule owns which of them.
+    pub owned_jobs: OwnedJobs,
     /// The stores of this scope, as last seen.
     pub stores: Cache<BackupStore>,
 }

@@ -3,7 +3,7 @@
 use crate::{
     api::{BackupJob, BackupSchedule, BackupStore},
     config::Config,
-    context::{Cache, Context, Guard},
+    context::{Cache, Context, Guard, OwnedJobs},
     error::Error,
     job::{self, schedule_of, transfers::Transfers},
     metrics::Metrics,
@@ -167,9 +167,12 @@ fn watch_scope(
     namespace: Option<&str>,
     readiness: &Readiness,
 ) {
-    let (stores, store_events) = watch::<BackupStore>(base.client, namespace);
-    let (jobs, job_events) = watch::<BackupJob>(base.client, namespace);
-    let (schedules, schedule_events) = watch::<BackupSchedule>(base.client, namespace);
+    let owned_jobs = OwnedJobs::default();
+    let index = owned_jobs.clone();
+    let (stores, store_events) = watch::<BackupStore, _>(base.client, namespace, |_| {});
+    let (jobs, job_events) =
+        watch::<BackupJob, _>(base.client, namespace, move |event| index.apply(event));
+    let (schedules, schedule_events) = watch::<BackupSchedule, _>(base.client, namespace, |_| {});
     let (wake, woken) = mpsc::unbounded();
     let (owner, owners) = mpsc::unbounded();
     let context = Arc::new(Context {
@@ -181,6 +184,7 @@ fn watch_scope(
         transfers: base.transfers.clone(),
         wake,
         jobs: jobs.clone(),
+        owned_jobs,
         stores: stores.clone(),
     });
     parts.spawn(when_filled(stores.clone(), readiness.clone()));
@@ -265,11 +269,13 @@ impl<K> Kind for K where
 
 type Watched<K> = Result<Guard<K>, watcher::Error>;
 
-/// Watches a kind into a cache. An object that its type cannot hold is an object like any other here.
-fn watch<K: Kind>(
+/// Watches a kind into a cache; `index` sees each event once the cache has taken it, and before others
+/// hear of it. An object that its type cannot hold is an object like any other here.
+fn watch<K: Kind, I: Fn(&watcher::Event<Guard<K>>) + Send + 'static>(
     client: &Client,
     namespace: Option<&str>,
-) -> (Cache<K>, impl Stream<Item = Watched<K>> + Send + use<K>) {
+    index: I,
+) -> (Cache<K>, impl Stream<Item = Watched<K>> + Send + use<K, I>) {
     let api: Api<Guard<K>> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -282,7 +288,11 @@ fn watch<K: Kind>(
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .inspect(move |event| {
-            if matches!(event, Ok(watcher::Event::InitDone)) {
+            let Ok(event) = event else {
+                return;
+            };
+            index(event);
+            if matches!(event, watcher::Event::InitDone) {
                 fill.send_replace(true);
             }
         })

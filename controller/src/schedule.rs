@@ -12,7 +12,7 @@ use crate::{
         job::Phase,
         schedule::{ActiveJob, OVERDUE, READY},
     },
-    context::Context,
+    context::{Context, Guard},
     error::Error,
     job::schedule_of,
     metrics::ScheduleMetrics,
@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::DeserializeGuard,
     runtime::controller::Action,
 };
 use plan::{Observed, OwnedJob, Plan};
@@ -60,9 +61,9 @@ pub async fn reconcile(
     act(&context, &api, &namespace, &schedule, &jobs, plan).await
 }
 
-fn plan_for(schedule: &BackupSchedule, jobs: &[Arc<BackupJob>]) -> Result<Plan, Error> {
+fn plan_for(schedule: &BackupSchedule, jobs: &[Arc<Guard<BackupJob>>]) -> Result<Plan, Error> {
     let name = schedule.name_any();
-    let owned: Vec<OwnedJob> = jobs.iter().map(|job| owned(&name, job)).collect();
+    let owned: Vec<OwnedJob> = readable(jobs).map(|job| owned(&name, job)).collect();
     Ok(plan::plan(&Observed {
         spec: &schedule.spec,
         status: schedule
@@ -86,6 +87,11 @@ fn plan_for(schedule: &BackupSchedule, jobs: &[Arc<BackupJob>]) -> Result<Plan, 
     }))
 }
 
+/// The objects that hold a job.
+fn readable(jobs: &[Arc<Guard<BackupJob>>]) -> impl Iterator<Item = &BackupJob> {
+    jobs.iter().filter_map(|job| job.0.as_ref().ok())
+}
+
 fn owned(schedule: &str, job: &BackupJob) -> OwnedJob {
     let status = job.status.as_ref();
     OwnedJob {
@@ -105,19 +111,9 @@ async fn observe(
     context: &Context,
     namespace: &str,
     schedule: &BackupSchedule,
-) -> Result<Vec<Arc<BackupJob>>, Error> {
+) -> Result<Vec<Arc<Guard<BackupJob>>>, Error> {
     let uid = schedule.uid().ok_or(Error::Malformed("uid"))?;
-    let mut jobs: Vec<Arc<BackupJob>> = context
-        .jobs
-        .all()
-        .iter()
-        .filter_map(|guard| guard.0.as_ref().ok())
-        .filter(|job| {
-            job.namespace().as_deref() == Some(namespace)
-                && schedule_of(job).is_some_and(|o| o.uid == uid)
-        })
-        .map(|job| Arc::new(job.clone()))
-        .collect();
+    let mut jobs = context.owned_jobs.of(&uid, &context.jobs);
     let active = schedule.status.iter().flat_map(|s| &s.active);
     let unseen: Vec<&ActiveJob> = active
         .filter(|a| !jobs.iter().any(|j| j.uid().as_deref() == Some(&a.uid)))
@@ -129,7 +125,7 @@ async fn observe(
             .await?
             .filter(|found| found.uid().as_deref() == Some(&job.uid))
         {
-            jobs.push(Arc::new(found));
+            jobs.push(Arc::new(DeserializeGuard(Ok(found))));
         }
     }
     Ok(jobs)
@@ -140,7 +136,7 @@ async fn act(
     api: &Api<BackupSchedule>,
     namespace: &str,
     schedule: &BackupSchedule,
-    jobs: &[Arc<BackupJob>],
+    jobs: &[Arc<Guard<BackupJob>>],
     plan: Plan,
 ) -> Result<Action, Error> {
     let name = schedule.name_any();
@@ -337,10 +333,9 @@ async fn tell_conditions(
 fn metrics(
     schedule: &BackupSchedule,
     status: &BackupScheduleStatus,
-    jobs: &[Arc<BackupJob>],
+    jobs: &[Arc<Guard<BackupJob>>],
 ) -> ScheduleMetrics {
-    let newest = jobs
-        .iter()
+    let newest = readable(jobs)
         .filter_map(|job| job.status.as_ref())
         .filter(|s| s.phase == Phase::Succeeded)
         .max_by_key(|s| s.completion_time.as_ref().map(|t| t.0));
