@@ -49,6 +49,15 @@ impl Connection {
     /// Resolves, checks and connects.
     async fn open(agent: &Endpoint, trace: &Trace) -> Result<Self, AgentError> {
         let addresses = resolve::resolve(agent, trace).await?;
+        Self::first_of(agent, addresses, trace).await
+    }
+
+    /// Connects to the first of the addresses that lets us.
+    async fn first_of(
+        agent: &Endpoint,
+        addresses: Vec<SocketAddr>,
+        trace: &Trace,
+    ) -> Result<Self, AgentError> {
         let mut errors = Vec::new();
         let mut remedy = None;
         for address in addresses {
@@ -82,7 +91,7 @@ impl Connection {
         let result = socket.as_ref().map(|_| ()).map_err(|e| e.why.as_str());
         trace.tell(|t| t.connect_done(address, result));
         let socket = socket?;
-        let exchange = Exchange::new(trace.clone());
+        let exchange = Exchange::new(trace);
         let (sender, driver) = match &agent.tls {
             None => speak(TracedIo::new(socket, exchange.clone()), address).await?,
             Some(tls) => {
@@ -158,10 +167,12 @@ impl Connection {
         head_timeout: Duration,
     ) -> Result<Response<Incoming>, AgentError> {
         let path = request.uri().path().to_owned();
-        let trace = self.trace.clone();
-        hyper::ext::on_informational(&mut request, move |answer| {
-            trace.tell(|t| t.got_informational(answer.status(), answer.headers()));
-        });
+        if self.trace.watched() {
+            let trace = self.trace.clone();
+            hyper::ext::on_informational(&mut request, move |answer| {
+                trace.tell(|t| t.got_informational(answer.status(), answer.headers()));
+            });
+        }
         self.exchange.begin();
         let answer = tokio::time::timeout(head_timeout, self.sender.send_request(request)).await;
         self.idle_since = Some(Instant::now());
@@ -231,4 +242,84 @@ where
         }
     });
     Ok((sender, driver))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trace::ClientTrace;
+    use super::*;
+    use std::sync::{Arc, Mutex};
+    use tokio::net::TcpListener;
+
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<(SocketAddr, Option<String>)>>);
+
+    impl ClientTrace for Recorder {
+        fn connect_start(&self, address: SocketAddr) {
+            self.0.lock().unwrap().push((address, None));
+        }
+        fn connect_done(&self, address: SocketAddr, result: Result<(), &str>) {
+            let told = match result {
+                Ok(()) => "connected",
+                Err(why) => why,
+            };
+            let told = Some(told.to_owned());
+            self.0.lock().unwrap().push((address, told));
+        }
+    }
+
+    /// An address where nobody listens, and one where somebody does.
+    async fn addresses() -> (SocketAddr, TcpListener) {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refusing = closed.local_addr().unwrap();
+        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        drop(closed);
+        (refusing, open)
+    }
+
+    fn agent(address: SocketAddr) -> Endpoint {
+        Endpoint {
+            base: format!("http://{address}").parse().unwrap(),
+            token: None,
+            tls: None,
+            allow_local_addresses: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_address_is_told_with_its_error_until_one_takes_us() {
+        let (refusing, open) = addresses().await;
+        let open_address = open.local_addr().unwrap();
+        let recorder = Arc::new(Recorder::default());
+        let trace = Trace::of(recorder.clone());
+        let agent = agent(open_address);
+        let all = vec![refusing, open_address, refusing];
+        let connection = Connection::first_of(&agent, all, &trace).await.unwrap();
+        assert_eq!(connection.address, open_address);
+        let seen = recorder.0.lock().unwrap().clone();
+        let [
+            (first, None),
+            (first_done, Some(why)),
+            (second, None),
+            (second_done, Some(end)),
+        ] = &seen[..]
+        else {
+            panic!("{seen:?}");
+        };
+        assert_eq!((first, first_done), (&refusing, &refusing));
+        assert!(why.contains("refused"), "{why}");
+        assert_eq!((second, second_done), (&open_address, &open_address));
+        assert_eq!(end, "connected");
+    }
+
+    #[tokio::test]
+    async fn when_none_takes_us_the_error_has_what_each_said() {
+        let (refusing, open) = addresses().await;
+        drop(open);
+        let agent = agent(refusing);
+        let nobody = Trace::none();
+        let tried = Connection::first_of(&agent, vec![refusing, refusing], &nobody);
+        let error = tried.await.err().unwrap();
+        assert_eq!(error.message.matches("refused").count(), 2, "{error}");
+    }
 }

@@ -80,7 +80,7 @@ pub trait ClientTrace: Send + Sync {
     fn got_trailers(&self, _trailers: &HeaderMap) {}
 }
 
-/// Nobody's, one's or several people's hooks. Cheap to clone.
+/// Nobody's, one's or several people's hooks. Cheap to clone; nobody's takes no memory.
 #[derive(Clone, Default)]
 pub struct Trace(Arc<[Arc<dyn ClientTrace>]>);
 
@@ -107,6 +107,11 @@ impl Trace {
     #[must_use]
     pub fn and(&self, trace: Arc<dyn ClientTrace>) -> Self {
         Self(self.0.iter().cloned().chain([trace]).collect())
+    }
+
+    /// Whether anybody watches.
+    pub(crate) fn watched(&self) -> bool {
+        !self.0.is_empty()
     }
 
     /// Calls a hook of each watcher.

@@ -94,10 +94,11 @@ impl Pull {
                     self.trace.tell(|t| t.got_trailers(trailers));
                 }
             }
-            End::Cut(why) => {
+            End::Cut(why) if self.trace.watched() => {
                 let why = clean(why, None, Keep::Start);
                 self.trace.tell(|t| t.body_end(Err(&why)));
             }
+            End::Cut(_) => {}
         }
         Piece::End(end)
     }

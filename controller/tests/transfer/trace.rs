@@ -238,6 +238,12 @@ impl ClientTrace for Broken {
     fn connect_done(&self, _: SocketAddr, _: Result<(), &str>) {
         panic!("connect done");
     }
+    fn tls_start(&self) {
+        panic!("tls start");
+    }
+    fn tls_done(&self, _: Result<&Agreed<'_>, &str>) {
+        panic!("tls done");
+    }
     fn got_connection(&self, _: &GotConnection) {
         panic!("got connection");
     }
@@ -265,11 +271,14 @@ impl ClientTrace for Broken {
 async fn a_watcher_that_panics_harms_neither_the_backup_nor_the_other_watchers() {
     let mut steps = vec![Step::Raw(b"HTTP/1.1 103 Early Hints\r\n\r\n".to_vec())];
     steps.extend(good(b"four"));
-    let agent = Agent::start(steps).await;
+    let ca = Ca::new();
+    let own = ca.issue(Usage::Server, "localhost");
+    let agent = Agent::with_tls(server(&own, None, &[&TLS13]), steps).await;
     let place = Place::file();
     let recorder = Arc::new(Recorder::default());
     let mut transfer = transfer_of(&agent.url, &place.store(8), &job("u"), 1);
     transfer.agent.base.set_host(Some("localhost")).unwrap();
+    transfer.agent.tls = Some(ca.trust());
     transfer.trace = Trace::of(Arc::new(Broken)).and(recorder.clone());
     let success = run(transfer).await.unwrap();
     assert_eq!(success.manifest.bytes, 4);
