@@ -11,7 +11,11 @@
     reason = "a failure is how a test speaks"
 )]
 
-use e2e::{database::LocalServer, eventually};
+use e2e::{
+    database::LocalServer,
+    eventually,
+    report::{self, machine, median, number, program, row},
+};
 use std::{
     fmt::Display,
     path::{Path, PathBuf},
@@ -27,8 +31,6 @@ use tokio::{
 const LOCK_BUFFER_MIB: f64 = 64.0;
 /// Connections that do nothing.
 const IDLE: usize = 200;
-/// Clock ticks a second in /proc (proc(5): USER_HZ, 100 on every Linux of our targets).
-const TICKS: f64 = 100.0;
 
 #[tokio::main]
 async fn main() {
@@ -36,12 +38,6 @@ async fn main() {
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
-    let number = |name: &str, default: usize| {
-        std::env::var(name).map_or(default, |text| {
-            text.parse()
-                .unwrap_or_else(|_| panic!("{name} is no number: {text}"))
-        })
-    };
     let mib = number("TOWLINE_BENCH_MIB", 2048);
     let runs = number("TOWLINE_BENCH_RUNS", 5);
     let dir = tempfile::tempdir().unwrap();
@@ -80,7 +76,7 @@ async fn main() {
     let of = |what: fn(&(Cost, Cost)) -> f64| median(pairs.iter().map(what).collect());
     let speed = of(|(plain, ours)| plain.wall / ours.wall);
     let cpu = of(|(plain, ours)| ours.cpu / plain.cpu);
-    println!("{}\n", machine().await);
+    println!("{}\n", machine(&["mariadb-backup", "zstd", "curl"]).await);
     println!("{mib} MiB of rows, {runs} pairs, medians\n");
     println!("| | wall, s | CPU, s |\n|---|---|---|");
     println!(
@@ -126,21 +122,6 @@ async fn main() {
         idle_tls < 20.0,
     );
     server.stop().await;
-}
-
-fn row(figure: impl Display, measured: String, target: &str, met: bool) {
-    let met = if met { "met" } else { "missed" };
-    println!("| {figure} | {measured} | {target} | {met} |");
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 {
-        values[middle]
-    } else {
-        f64::midpoint(values[middle - 1], values[middle])
-    }
 }
 
 /// Rows as applications have them: numbers, words that repeat, hex digits, and a quarter of bytes
@@ -248,21 +229,12 @@ struct Agent {
 
 impl Agent {
     async fn start(dir: &Path, socket: &Path, more: &[String]) -> Self {
-        // Beside deps/, where this program is.
-        let program = std::env::current_exe().unwrap();
-        let program = program.parent().unwrap().parent().unwrap();
-        let program = program.join("towline-agent");
-        assert!(
-            program.is_file(),
-            "{} is not there: cargo build --release --workspace --bin towline-agent",
-            program.display()
-        );
         let ports = [0; 2].map(|_| {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()
         });
         let address = format!("127.0.0.1:{}", ports[0]);
-        let child = Command::new(program)
+        let child = Command::new(program("towline-agent"))
             .args(["--no-auth", "--db-user", "root", "--listen", &address])
             .arg(format!("--admin-listen=127.0.0.1:{}", ports[1]))
             .arg("--db-socket")
@@ -304,30 +276,18 @@ impl Agent {
         }
     }
 
-    fn proc(&self, file: &str) -> String {
-        let pid = self.child.id().expect("the agent runs");
-        std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap()
+    fn pid(&self) -> u32 {
+        self.child.id().expect("the agent runs")
     }
 
     /// Seconds of user and system time, of its reaped children too.
     fn cpu(&self) -> f64 {
-        let stat = self.proc("stat");
-        // The name, in brackets, may hold anything. Then state is field 3, utime 14, cstime 17.
-        let (_, fields) = stat.rsplit_once(") ").unwrap();
-        let fields: Vec<&str> = fields.split(' ').collect();
-        let ticks: f64 = fields[11..15]
-            .iter()
-            .map(|field| field.parse::<f64>().unwrap())
-            .sum();
-        ticks / TICKS
+        report::cpu(self.pid())
     }
 
     /// A figure of /proc/PID/status, in MiB.
     fn memory(&self, name: &str) -> f64 {
-        let status = self.proc("status");
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        let kib = line.split_whitespace().nth(1).unwrap();
-        kib.parse::<f64>().unwrap() / 1024.0
+        report::memory(self.pid(), name)
     }
 
     /// What connections cost, MiB, that have each had one answer and stay open.
@@ -390,34 +350,4 @@ async fn certificate(dir: &Path) -> Vec<String> {
     let args = [&["req", "-x509", "-nodes"][..], &curve, &subject, &files].concat();
     e2e::run_ok("openssl", &args, b"").await;
     vec!["--tls-cert".into(), cert, "--tls-key".into(), key]
-}
-
-/// Processor, SHA instructions, tools, date.
-async fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = info.lines().find(|line| line.starts_with(name));
-        let value = line.and_then(|line| line.split_once(':'));
-        value
-            .map_or("unknown", |(_, value)| value.trim())
-            .to_owned()
-    };
-    let has = |flag: &str| field("flags").split(' ').any(|have| have == flag);
-    let sha = if has("sha_ni") { "with" } else { "without" };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default().to_owned();
-    let mut tools = Vec::new();
-    for program in ["mariadb-backup", "zstd", "curl"] {
-        let output = e2e::run(program, &["--version"], b"").await;
-        let text = format!("{}{}", output.stdout, output.stderr);
-        tools.push(text.lines().next().unwrap_or_default().trim().to_owned());
-    }
-    let date = e2e::run_ok("date", &["-u", "+%F"], b"").await;
-    format!(
-        "{}; {cores} cores of {}, {sha} SHA instructions; load {load}\n{}",
-        date.trim(),
-        field("model name"),
-        tools.join("\n"),
-    )
 }

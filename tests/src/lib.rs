@@ -17,6 +17,8 @@ pub mod forward;
 pub mod namespace;
 pub mod objects;
 pub mod proxy;
+pub mod report;
+pub mod stand_in;
 pub mod store;
 pub mod wait;
 

@@ -38,34 +38,50 @@ impl Bucket {
 
     /// A new, empty bucket of the namespace's name.
     pub async fn create(namespace: &Namespace) -> Self {
-        let bucket = Self::named(&namespace.cluster, &namespace.name);
+        Self::create_named(&namespace.cluster, &namespace.name).await
+    }
+
+    /// A new, empty bucket.
+    pub async fn create_named(cluster: &Cluster, name: &str) -> Self {
+        let bucket = Self::named(cluster, name);
         bucket.signed("PUT", &[]).await;
-        for key in bucket.keys().await {
-            bucket.store.delete(&Path::from(key)).await.unwrap();
+        bucket.empty().await;
+        bucket
+    }
+
+    /// Removes all that is in it, unfinished uploads too.
+    pub async fn empty(&self) {
+        for key in self.keys().await {
+            self.store.delete(&Path::from(key)).await.unwrap();
         }
-        for (key, upload) in bucket.uploads().await {
+        for (key, upload) in self.uploads().await {
             object_store::multipart::MultipartStore::abort_multipart(
-                &bucket.store,
+                &self.store,
                 &Path::from(key),
                 &upload,
             )
             .await
             .unwrap();
         }
-        bucket
     }
 
     /// Every key, sorted.
     pub async fn keys(&self) -> Vec<String> {
-        let mut keys: Vec<_> = self
+        let sizes = self.sizes().await;
+        sizes.into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// Every key with its object's bytes, sorted.
+    pub async fn sizes(&self) -> Vec<(String, u64)> {
+        let mut objects: Vec<_> = self
             .store
             .list(None)
-            .map_ok(|object| object.location.to_string())
+            .map_ok(|object| (object.location.to_string(), object.size))
             .try_collect()
             .await
             .unwrap();
-        keys.sort();
-        keys
+        objects.sort();
+        objects
     }
 
     /// One object.
