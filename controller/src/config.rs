@@ -1,7 +1,10 @@
 //! What the controller is told when it starts.
 
+use crate::leader::LeaseConfig;
 use clap::{Args, ValueEnum};
-use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroUsize, path::PathBuf};
+use std::{
+    collections::BTreeSet, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration,
+};
 
 /// Flags of `towline-controller run`, each with its variable.
 #[derive(Args, Clone, Debug)]
@@ -50,6 +53,33 @@ pub struct RunArgs {
     )]
     max_transfers: NonZeroUsize,
 
+    /// Lease by which replicas agree on one that works; the others stand by
+    #[arg(
+        long,
+        env = "TOWLINE_LEASE_NAME",
+        default_value = "towline-controller",
+        value_name = "NAME"
+    )]
+    lease_name: String,
+
+    /// Namespace of the Lease. Default: the controller's own
+    #[arg(long, env = "TOWLINE_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+
+    /// Name of this replica in the Lease, which no other may have. One that is started again under the same name goes on at once. Default: the host's name and a random part
+    #[arg(long, env = "TOWLINE_LEASE_HOLDER", value_name = "NAME")]
+    lease_holder: Option<String>,
+
+    /// Seconds after which another replica takes over from a leader that is not heard of. A leader that does not reach the API server for two thirds of it aborts its transfers
+    #[arg(
+        long,
+        env = "TOWLINE_LEASE_DURATION",
+        default_value = "30",
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u16).range(6..=3600)
+    )]
+    lease_duration: u16,
+
     /// Where /livez, /readyz and /metrics are served
     #[arg(
         long,
@@ -93,6 +123,8 @@ pub struct Config {
     pub ambient_credentials_namespaces: BTreeSet<String>,
     /// Transfers at once.
     pub max_transfers: usize,
+    /// Which Lease decides who works.
+    pub lease: LeaseConfig,
     /// Where the admin endpoints are served.
     pub admin_listen: SocketAddr,
     /// How log lines look.
@@ -159,10 +191,25 @@ impl TryFrom<RunArgs> for Config {
             file_store_root,
             ambient_credentials_namespaces: ambient.into_iter().collect(),
             max_transfers: args.max_transfers.get(),
+            lease: LeaseConfig {
+                name: args.lease_name,
+                namespace: args.lease_namespace.filter(|n| !n.is_empty()),
+                holder: args
+                    .lease_holder
+                    .filter(|h| !h.is_empty())
+                    .unwrap_or_else(random_holder),
+                duration: Duration::from_secs(u64::from(args.lease_duration)),
+            },
             admin_listen: args.admin_listen,
             log_format: args.log_format,
         })
     }
+}
+
+/// As client-go names its candidates.
+fn random_holder() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_default();
+    format!("{host}_{}", uuid::Uuid::new_v4())
 }
 
 /// A variable that is set but empty gives one empty element.

@@ -8,6 +8,7 @@ use crate::{
     api::{BackupJob, BackupStore},
     config::Config,
     job::transfers::{Transfers, Wake},
+    leader::Leading,
     metrics::Metrics,
     report::Report,
 };
@@ -77,6 +78,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The transfers of this process.
     pub transfers: Transfers,
+    /// Whether this replica leads: only then may anything be written.
+    pub leading: Leading,
     /// Reconciles a job of this scope.
     pub wake: Wake,
     /// The jobs of this scope, as last seen.

@@ -35,11 +35,15 @@ pub struct Metrics {
     pub transfers_running: IntGauge,
     /// Jobs that wait for one of the `--max-transfers`.
     pub transfers_waiting: IntGauge,
+    /// 1 while this replica leads.
+    pub leader: IntGauge,
     transfer_phase: HistogramVec,
     start_delay: Histogram,
     store_ready: IntGaugeVec,
     reconcile_duration: HistogramVec,
     reconcile_errors: IntCounterVec,
+    malformed: IntGaugeVec,
+    malformed_objects: Mutex<HashSet<(String, NamespacedName)>>,
 }
 
 /// What is known of one schedule.
@@ -163,6 +167,7 @@ impl Metrics {
                 "towline_transfers_waiting",
                 "Jobs that wait for a free transfer.",
             )?,
+            leader: gauge("towline_leader", "1 while this replica leads.")?,
             transfer_phase: histograms(
                 "towline_transfer_phase_duration_seconds",
                 "How long the phases of transfers that succeeded took.",
@@ -188,6 +193,12 @@ impl Metrics {
                 "Reconciles that failed and are tried again.",
                 &["kind", "reason"],
             )?,
+            malformed: int_gauges(
+                "towline_malformed_objects",
+                "Objects that the controller cannot read and leaves alone.",
+                &["kind"],
+            )?,
+            malformed_objects: Mutex::default(),
         })
     }
 
@@ -217,6 +228,24 @@ impl Metrics {
                 .set(duration.as_secs_f64()),
             None => drop(self.schedule_last_duration.remove_label_values(&labels)),
         }
+    }
+
+    /// Whether an object cannot be read.
+    pub fn malformed(&self, kind: &str, namespace: &str, name: &str, malformed: bool) {
+        let object = (kind.to_owned(), (namespace.to_owned(), name.to_owned()));
+        let mut objects = self
+            .malformed_objects
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if malformed {
+            objects.insert(object);
+        } else {
+            objects.remove(&object);
+        }
+        let count = objects.iter().filter(|(k, _)| *k == kind).count();
+        self.malformed
+            .with_label_values(&[kind])
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The schedule is gone: so are its series.

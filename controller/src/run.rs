@@ -6,6 +6,8 @@ use crate::{
     context::{Cache, Context, Guard, OwnedJobs},
     error::Error,
     job::{self, schedule_of, transfers::Transfers},
+    leader::{Election, Leading, Lost},
+    malformed,
     metrics::Metrics,
     report::Report,
     schedule,
@@ -34,6 +36,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, sync::watch as flag, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 /// How long transfers have to end when the process stops; the grace period of a pod is 30 s.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -61,12 +64,16 @@ pub enum RunError {
     /// A metric was registered twice.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// Another replica may lead.
+    #[error("{0}; this process ends, and starts afresh")]
+    Lost(#[from] Lost),
     /// A part of the controller ended by itself.
     #[error("a part of the controller ended unexpectedly: see the log above")]
     Died,
 }
 
-/// Runs until `stop` resolves, then aborts the transfers and records them as interrupted.
+/// Waits until this replica leads, then works until `stop` resolves; then aborts the transfers,
+/// records them as interrupted and gives the Lease back.
 ///
 /// # Errors
 /// [`RunError`].
@@ -85,7 +92,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
         [] => vec![None],
         names => names.iter().cloned().map(Some).collect(),
     };
+    // A replica that does not lead is ready too: it could take over, and an update of the Deployment
+    // goes on when it is there.
     let readiness = Readiness::waiting_for(scopes.len() * 3);
+    let (election, leading) = Election::new(client.clone(), &config.lease, metrics.leader.clone());
     let address = config.admin_listen;
     let listener = TcpListener::bind(address)
         .await
@@ -111,29 +121,36 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
             report: &report,
             metrics: &metrics,
             transfers: &transfers,
+            leading: &leading,
         };
         watch_scope(&mut parts, &base, scope.as_deref(), &readiness);
     }
 
-    tokio::pin!(stop);
+    let release = CancellationToken::new();
+    let mut election = std::pin::pin!(election.run(release.clone()));
     tokio::select! {
-        () = &mut stop => {}
+        () = stop => {}
         _ = parts.join_next() => return Err(RunError::Died),
+        // What runs here ends with the process: nothing may act for a leader that is none. What it
+        // had begun is found by the next, as after a crash.
+        result = &mut election => return Err(result.err().map_or(RunError::Died, RunError::Lost)),
     }
     tracing::info!("stopping: transfers are aborted and recorded as interrupted");
     readiness.stop();
     transfers.close();
     // The reconcilers still run: they write what became of the transfers.
-    if tokio::time::timeout(STOP_PATIENCE, transfers.empty())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            "not every transfer could be recorded: the next start finds out what became of them"
-        );
+    tokio::select! {
+        recorded = tokio::time::timeout(STOP_PATIENCE, transfers.empty()) => if recorded.is_err() {
+            tracing::warn!(
+                "not every transfer could be recorded: the next start finds out what became of them"
+            );
+        },
+        result = &mut election => return Err(result.err().map_or(RunError::Died, RunError::Lost)),
     }
+    // Nothing acts any more when the next replica may.
     parts.shutdown().await;
-    Ok(())
+    release.cancel();
+    Ok(election.await?)
 }
 
 async fn cluster_id(client: &Client, config: &Config) -> Result<Arc<str>, RunError> {
@@ -158,6 +175,7 @@ struct Base<'a> {
     report: &'a Report,
     metrics: &'a Arc<Metrics>,
     transfers: &'a Transfers,
+    leading: &'a Leading,
 }
 
 /// Watches all namespaces, or one, and reconciles what is found there.
@@ -182,6 +200,7 @@ fn watch_scope(
         report: base.report.clone(),
         metrics: Arc::clone(base.metrics),
         transfers: base.transfers.clone(),
+        leading: base.leading.clone(),
         wake,
         jobs: jobs.clone(),
         owned_jobs,
@@ -317,11 +336,11 @@ async fn when_filled<K: Kind>(cache: Cache<K>, readiness: Readiness) {
     std::future::pending().await
 }
 
-/// Reconciles one kind for ever.
+/// Reconciles one kind for ever, once this replica leads. Until then only the cache is kept.
 async fn drive<K, Reconcile, Reconciling>(
     kind: &'static str,
     cache: Cache<K>,
-    requests: impl Stream<Item = Result<ReconcileRequest<Guard<K>>, watcher::Error>> + Send,
+    requests: impl Stream<Item = Result<ReconcileRequest<Guard<K>>, watcher::Error>> + Send + 'static,
     context: Arc<Context>,
     reconcile: Reconcile,
     gone: impl Fn(&ObjectRef<DynamicObject>) + Send,
@@ -330,6 +349,17 @@ async fn drive<K, Reconcile, Reconciling>(
     Reconcile: Fn(Arc<K>, Arc<Context>) -> Reconciling + Copy + Send + Sync,
     Reconciling: Future<Output = Result<Action, Error>> + Send,
 {
+    let mut requests = requests.boxed();
+    tokio::select! {
+        biased;
+        () = context.leading.elected() => {}
+        () = stand_by(kind, &mut requests) => return,
+    }
+    let metrics = Arc::clone(&context.metrics);
+    let known = stream::iter(cache.all())
+        .map(|object| Ok(ReconcileRequest::from(ObjectRef::from_obj(object.as_ref()))));
+    let requests = stream::select(known, requests);
+
     let one = move |object: Arc<Guard<K>>, context: Arc<Context>| {
         Box::pin(one(kind, object, context, reconcile))
     };
@@ -347,19 +377,37 @@ async fn drive<K, Reconcile, Reconciling>(
     while let Some(result) = results.next().await {
         match result {
             Ok(_) => {}
-            Err(controller::Error::ObjectNotFound(object)) => gone(&object),
+            Err(controller::Error::ObjectNotFound(object)) => {
+                let namespace = object.namespace.as_deref().unwrap_or_default();
+                metrics.malformed(&K::kind(&()), namespace, &object.name, false);
+                gone(&object);
+            }
             Err(controller::Error::ReconcilerFailed(error @ Error::Conflict, object)) => {
                 tracing::debug!(kind, %object, %error, "reconcile is repeated")
             }
             Err(controller::Error::ReconcilerFailed(error, object)) => {
                 tracing::warn!(kind, %object, %error, "reconcile failed; it is repeated")
             }
-            Err(controller::Error::QueueError(error)) => {
-                tracing::warn!(kind, %error, "watch failed; it is repeated: are the CRDs installed, and may the controller watch them?")
-            }
+            Err(controller::Error::QueueError(error)) => watch_failed(kind, &error),
             Err(error) => tracing::error!(kind, %error, "reconciler"),
         }
     }
+}
+
+/// Keeps the cache, whose watch is behind `requests`, until that ends.
+async fn stand_by<K: Kind>(
+    kind: &str,
+    requests: &mut (impl Stream<Item = Result<ReconcileRequest<Guard<K>>, watcher::Error>> + Unpin),
+) {
+    while let Some(request) = requests.next().await {
+        if let Err(error) = request {
+            watch_failed(kind, &error);
+        }
+    }
+}
+
+fn watch_failed(kind: &str, error: &dyn std::error::Error) {
+    tracing::warn!(kind, %error, "watch failed; it is repeated: are the CRDs installed, and may the controller watch them?");
 }
 
 async fn one<K, Reconciling>(
@@ -372,28 +420,24 @@ where
     K: Kind,
     Reconciling: Future<Output = Result<Action, Error>>,
 {
+    if !context.leading.is_leading() {
+        // The process ends, as soon as its election has noticed.
+        return Ok(Action::await_change());
+    }
     let began = Instant::now();
     let metrics = Arc::clone(&context.metrics);
+    let namespace = object.namespace().unwrap_or_default();
+    metrics.malformed(
+        &K::kind(&()),
+        &namespace,
+        &object.name_any(),
+        object.0.is_err(),
+    );
     let result = match &object.0 {
         Ok(good) => reconcile(Arc::new(good.clone()), context).await,
         Err(invalid) => {
-            let name = object.name_any();
-            tracing::warn!(
-                kind,
-                namespace = object.namespace(),
-                name,
-                error = invalid.error,
-                "malformed object: it is left alone"
-            );
-            let note = format!(
-                "this object cannot be read ({}): correct it, or update the controller",
-                invalid.error
-            );
-            context
-                .report
-                .warning(&object.object_ref(&()), "InvalidSpec", "Read", &note)
-                .await;
-            Ok(Action::await_change())
+            let name = ObjectRef::<K>::new(&object.name_any()).within(&namespace);
+            malformed::tell(&name, &invalid.error, &context).await
         }
     };
     metrics.reconciled(

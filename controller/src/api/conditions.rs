@@ -34,7 +34,7 @@ impl From<bool> for Status {
 }
 
 /// Longest message that a status takes, bytes.
-const MAX_MESSAGE: usize = 4096;
+pub const MAX_MESSAGE: usize = 4096;
 
 /// Sets the condition of one type and leaves the others alone.
 pub fn set(

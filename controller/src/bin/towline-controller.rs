@@ -64,7 +64,7 @@ fn run(args: RunArgs) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let stop = async {
@@ -75,7 +75,10 @@ fn run(args: RunArgs) -> Result<(), Box<dyn std::error::Error>> {
         };
         towline_controller::run::run(config, stop).await?;
         Ok(())
-    })
+    });
+    // Whoever lost its Lease waits for nothing that hangs.
+    runtime.shutdown_background();
+    result
 }
 
 fn crds(dir: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {

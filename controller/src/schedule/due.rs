@@ -1,8 +1,7 @@
 //! When the runs of a schedule start: due times, jitter and the deadline for starting late.
 
 use super::calendar::{Calendar, InvalidSchedule};
-use crate::api::schedule::BackupScheduleSpec;
-use aws_lc_rs::digest::{SHA256, digest};
+use crate::{api::schedule::BackupScheduleSpec, jitter};
 use jiff::{SignedDuration, Timestamp};
 
 /// One run.
@@ -73,10 +72,7 @@ fn start(calendar: &Calendar, jitter_seconds: u32, uid: &str, time: Timestamp) -
         next.as_second().saturating_sub(time.as_second())
     });
     let span = i64::from(jitter_seconds).saturating_add(1).min(room.max(1));
-    let hash = digest(&SHA256, format!("{uid} {}", time.as_second()).as_bytes());
-    let mut first = [0; 8];
-    first.copy_from_slice(&hash.as_ref()[..8]);
-    let offset = (u64::from_be_bytes(first) % span.unsigned_abs()).cast_signed();
+    let offset = jitter::below(uid, time.as_second(), span.unsigned_abs()).cast_signed();
     time.checked_add(SignedDuration::from_secs(offset))
         .unwrap_or(time)
 }

@@ -242,6 +242,12 @@ mod tests {
             file_store_root: root.map(Into::into),
             ambient_credentials_namespaces: ambient.iter().map(|s| (*s).to_owned()).collect(),
             max_transfers: 4,
+            lease: crate::leader::LeaseConfig {
+                name: "towline-controller".to_owned(),
+                namespace: None,
+                holder: "test".to_owned(),
+                duration: std::time::Duration::from_secs(30),
+            },
             admin_listen: ([127, 0, 0, 1], 0).into(),
             log_format: crate::config::LogFormat::Text,
         }
