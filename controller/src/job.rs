@@ -4,6 +4,7 @@
 mod act;
 mod decide;
 pub mod plan;
+mod queue;
 pub mod record;
 pub mod source;
 pub mod transfers;
@@ -84,7 +85,12 @@ pub async fn reconcile(job: Arc<BackupJob>, context: Arc<Context>) -> Result<Act
         job: BackupJob::clone(&job),
         now: Timestamp::now(),
     };
-    match subject.plan() {
+    let step = subject.plan();
+    if step != Step::Start {
+        // Whatever comes next, it is no transfer: a job that waited for one waits no more.
+        subject.context.transfers.leave(&subject.uid);
+    }
+    match step {
         Step::Rest => Ok(Action::await_change()),
         Step::Wait(until) => Ok(subject.at(until)),
         Step::Stop(reason) => {
@@ -97,9 +103,15 @@ pub async fn reconcile(job: Arc<BackupJob>, context: Arc<Context>) -> Result<Act
             Some(live) if live.uid().as_deref() == Some(&subject.uid) => {
                 subject.job = live;
                 let step = subject.plan();
+                if step != Step::Start {
+                    subject.context.transfers.leave(&subject.uid);
+                }
                 subject.act(step).await
             }
-            _ => Ok(Action::await_change()),
+            _ => {
+                subject.context.transfers.leave(&subject.uid);
+                Ok(Action::await_change())
+            }
         },
     }
 }
@@ -155,6 +167,7 @@ impl Subject<'_> {
         let mut status = self.status();
         let result = change(&mut Record {
             spec: &self.job.spec,
+            uid: &self.uid,
             generation: self.job.metadata.generation,
             status: &mut status,
             now: self.now,

@@ -1,14 +1,18 @@
 //! The steps of a job that reach beyond its object: agent, store, transfer.
 
 use super::{
-    Subject,
+    Subject, plan,
     record::Next,
     source::{self, NotChosen},
     transfers::NoSlot,
 };
 use crate::{
     agent_client::trace::Trace,
-    api::{ANNOTATION_SCHEDULED_AT, BackupJobSpec, conditions, job::CompressionType, store::READY},
+    api::{
+        ANNOTATION_SCHEDULED_AT, BackupJobSpec, conditions,
+        job::{CompressionType, PROGRESSING},
+        store::READY,
+    },
     catalog::{JobIdentity, Manifest},
     error::Error,
     reason::{FailureReason, Retry},
@@ -20,29 +24,33 @@ use std::{sync::Arc, time::Duration};
 
 /// How often a job looks for a store that is not Ready. No request is made for it.
 const STORE_POLL: Duration = Duration::from_secs(3);
-/// When a job looks again for a slot, were it not woken.
-const SLOT_POLL: Duration = Duration::from_secs(30);
+/// Reason of the condition Progressing of a job that stands in line.
+const QUEUED: &str = "Queued";
+/// When a job that stands in line looks at its store and its deadline again.
+const QUEUE_POLL: Duration = Duration::from_secs(60);
 /// How long a success waits until leftovers of earlier attempts are taken away.
 const CLEANING_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Subject<'_> {
     /// Chooses store and agent, claims the next attempt, starts its transfer.
     pub(super) async fn start(&mut self) -> Result<Action, Error> {
-        let (store, identity) = match self.open_ready_store().await? {
+        if let Err(message) = self.store_is_ready().await {
+            return self.wait_for_store(&message).await;
+        }
+        let schedule = super::schedule_of(&self.job).map(|o| o.name.clone());
+        let slot = match self.context.transfers.reserve(
+            &self.uid,
+            &self.reference,
+            schedule.as_deref(),
+            &self.context.wake,
+        ) {
+            Ok(slot) => slot,
+            Err(NoSlot::Closed) => return Ok(Action::await_change()),
+            Err(NoSlot::Full { ahead, news }) => return self.wait_in_line(ahead, news).await,
+        };
+        let (store, identity) = match self.open_store().await? {
             Ok(opened) => opened,
-            Err(message) => {
-                let reason = FailureReason::StoreNotReady;
-                let told = self.status().reason == Some(reason);
-                self.change(|record| record.wait(Some(reason), reason.as_str(), &message))
-                    .await?;
-                if !told {
-                    self.context
-                        .report
-                        .warning(&self.object(), reason.as_str(), "Wait", &message)
-                        .await;
-                }
-                return Ok(Action::requeue(STORE_POLL));
-            }
+            Err(message) => return self.wait_for_store(&message).await,
         };
         let agent = match source::choose(self.context, &self.namespace, &self.job).await {
             Ok(agent) => agent,
@@ -56,24 +64,6 @@ impl Subject<'_> {
                 return Ok(Action::requeue(Duration::from_millis(100)));
             }
         };
-        let slot =
-            match self
-                .context
-                .transfers
-                .reserve(&self.uid, &self.reference, &self.context.wake)
-            {
-                Ok(slot) => slot,
-                Err(NoSlot::Closed) => return Ok(Action::await_change()),
-                Err(NoSlot::Full) => {
-                    let message = format!(
-                        "waiting for one of the {} transfers of the controller (--max-transfers)",
-                        self.context.config.max_transfers
-                    );
-                    self.change(|record| record.wait(None, "Queued", &message))
-                        .await?;
-                    return Ok(Action::requeue(SLOT_POLL));
-                }
-            };
 
         // From here on this attempt is ours, or somebody else's and we stop.
         let url = agent
@@ -126,6 +116,40 @@ impl Subject<'_> {
             )
             .await;
         Ok(Action::requeue(super::REPORT_EVERY))
+    }
+
+    /// The store cannot be used at the moment.
+    async fn wait_for_store(&mut self, message: &str) -> Result<Action, Error> {
+        self.context.transfers.leave(&self.uid);
+        let reason = FailureReason::StoreNotReady;
+        let told = self.status().reason == Some(reason);
+        self.change(|record| record.wait(Some(reason), reason.as_str(), message))
+            .await?;
+        if !told {
+            self.context
+                .report
+                .warning(&self.object(), reason.as_str(), "Wait", message)
+                .await;
+        }
+        Ok(Action::requeue(STORE_POLL))
+    }
+
+    /// All transfers run. The message is not written each time that the line moves.
+    async fn wait_in_line(&mut self, ahead: usize, news: bool) -> Result<Action, Error> {
+        let status = self.status();
+        let told = conditions::get(&status.conditions, PROGRESSING)
+            .is_some_and(|progressing| progressing.reason == QUEUED);
+        if news || !told {
+            let message = format!(
+                "waiting for one of the {} transfers at once (--max-transfers); jobs ahead of it: {ahead} at last count",
+                self.context.config.max_transfers
+            );
+            self.change(|record| record.wait(None, QUEUED, &message))
+                .await?;
+        }
+        let poll = self.now.checked_add(QUEUE_POLL).unwrap_or(self.now);
+        let deadline = plan::deadline(&self.job.spec, &self.status());
+        Ok(self.at(deadline.map_or(poll, |end| end.min(poll))))
     }
 
     /// Writes what became of the transfer that ended here.
@@ -265,26 +289,28 @@ impl Subject<'_> {
         }
     }
 
-    /// The store, if it is Ready; else what the job waits for.
-    async fn open_ready_store(&self) -> Result<Result<(Arc<Store>, JobIdentity), String>, Error> {
+    /// Whether the store can be used, as far as its condition tells; else what the job waits for.
+    async fn store_is_ready(&self) -> Result<(), String> {
         // The cache is filled before the first job is judged by it.
         self.context.stores.filled().await;
         let name = &self.job.spec.store_ref.name;
-        if let Some(Ok(store)) = self.context.store(&self.namespace, name) {
-            let conditions = store
-                .status
-                .as_ref()
-                .map(|s| s.conditions.as_slice())
-                .unwrap_or_default();
-            if !conditions::is_true(conditions, READY) {
-                let why = conditions::get(conditions, READY)
-                    .map_or("it has not been probed yet".to_owned(), |c| {
-                        format!("{}: {}", c.reason, c.message)
-                    });
-                return Ok(Err(format!("BackupStore {name} is not Ready: {why}")));
-            }
+        let Some(Ok(store)) = self.context.store(&self.namespace, name) else {
+            // Opening it says what is wrong.
+            return Ok(());
+        };
+        let conditions = store
+            .status
+            .as_ref()
+            .map(|s| s.conditions.as_slice())
+            .unwrap_or_default();
+        if conditions::is_true(conditions, READY) {
+            return Ok(());
         }
-        self.open_store().await
+        let why = conditions::get(conditions, READY)
+            .map_or("it has not been probed yet".to_owned(), |c| {
+                format!("{}: {}", c.reason, c.message)
+            });
+        Err(format!("BackupStore {name} is not Ready: {why}"))
     }
 
     /// The store, Ready or not; else why it cannot be opened.

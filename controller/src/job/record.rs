@@ -11,6 +11,7 @@ use crate::{
         },
     },
     catalog::Manifest,
+    jitter,
     reason::{FailureReason, Retry},
     transfer,
 };
@@ -38,6 +39,8 @@ const STORE_DELAY: SignedDuration = SignedDuration::from_secs(15);
 pub struct Record<'a> {
     /// The spec.
     pub spec: &'a BackupJobSpec,
+    /// `metadata.uid`: two jobs that failed together are tried again apart.
+    pub uid: &'a str,
     /// `metadata.generation`.
     pub generation: Option<i64>,
     /// The status, changed in place.
@@ -162,7 +165,9 @@ impl Record<'_> {
             );
             return Next::GiveUp;
         }
-        let at = now.checked_add(delay(failure, status)).unwrap_or(now);
+        let at = now
+            .checked_add(delay(failure, status, self.uid))
+            .unwrap_or(now);
         status.retry_time = Some(Time(at));
         let message = format!(
             "attempt {} failed: {word}: {}",
@@ -352,9 +357,10 @@ fn fruitless(attempts: &[Attempt]) -> usize {
     since
 }
 
-/// How long to wait after a failure: what the agent asked for, else 10 s doubling to 6 min. The
-/// first interruption is made up for at once.
-fn delay(failure: &transfer::Failure, status: &BackupJobStatus) -> SignedDuration {
+/// How long to wait after a failure: what the agent asked for, else 10 s doubling to 6 min, each up
+/// to a quarter longer, so that what failed together does not come back together. The first
+/// interruption is made up for at once.
+fn delay(failure: &transfer::Failure, status: &BackupJobStatus, uid: &str) -> SignedDuration {
     if let Some(asked) = failure.retry_after {
         return SignedDuration::try_from(asked)
             .unwrap_or(LONGEST_DELAY)
@@ -368,8 +374,14 @@ fn delay(failure: &transfer::Failure, status: &BackupJobStatus) -> SignedDuratio
         },
         _ => status.failures.saturating_sub(1),
     };
-    FIRST_DELAY
+    let delay = FIRST_DELAY
         .checked_mul(1_i32.checked_shl(doublings.min(16)).unwrap_or(i32::MAX))
+        .unwrap_or(LONGEST_DELAY)
+        .min(LONGEST_DELAY);
+    let quarter = u64::try_from(delay.as_millis() / 4).unwrap_or(0);
+    let more = jitter::below(uid, i64::from(status.attempt), quarter);
+    delay
+        .checked_add(SignedDuration::from_millis(more.cast_signed()))
         .unwrap_or(LONGEST_DELAY)
         .min(LONGEST_DELAY)
 }

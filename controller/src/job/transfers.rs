@@ -1,7 +1,10 @@
 //! The transfers of this process: a bounded number of tasks beside the reconcilers, which start,
 //! observe and cancel them.
 
-use super::plan::Local;
+use super::{
+    plan::Local,
+    queue::{FairQueue, Place},
+};
 use crate::{
     api::BackupJob,
     context::Guard,
@@ -13,10 +16,10 @@ use futures::channel::mpsc::UnboundedSender;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// A job as the watches name it.
@@ -35,7 +38,6 @@ pub struct Transfers(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     state: Mutex<State>,
-    slots: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     emptied: Notify,
 }
@@ -44,9 +46,21 @@ struct Inner {
 struct State {
     /// By uid of the job.
     entries: HashMap<String, Entry>,
-    /// Jobs that found no slot, by uid.
-    waiting: HashMap<String, (JobRef, Wake)>,
+    /// Slots that nobody has. While there is one, nobody waits.
+    free: usize,
+    /// Jobs that found no slot.
+    waiting: FairQueue<Waiting>,
+    /// Jobs whose turn has come and that have not taken their slot yet, by uid.
+    granted: HashMap<String, JobRef>,
     closed: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    job: JobRef,
+    wake: Wake,
+    /// How many were ahead when that was last told.
+    told: usize,
 }
 
 #[derive(Debug)]
@@ -71,17 +85,52 @@ pub struct Ended {
     pub result: Result<Success, Failure>,
 }
 
-/// The right to run one transfer; given back when dropped.
+/// The right to run one transfer; the next in line gets it when this is dropped.
 #[derive(Debug)]
-pub struct Slot {
-    _permit: OwnedSemaphorePermit,
+pub struct Slot(Transfers);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.give_back();
+        self.0.count(&state);
+    }
+}
+
+impl State {
+    /// A slot is free: whose turn it is gets it.
+    fn give_back(&mut self) {
+        match self.waiting.pop() {
+            None => self.free += 1,
+            Some((uid, waiting)) => {
+                // The receiver is gone when the process stops.
+                drop(waiting.wake.unbounded_send(waiting.job.clone()));
+                self.granted.insert(uid, waiting.job);
+            }
+        }
+    }
+
+    /// The job does not wait any more.
+    fn leave(&mut self, uid: &str) {
+        self.waiting.remove(uid);
+        if self.granted.remove(uid).is_some() {
+            self.give_back();
+        }
+    }
 }
 
 /// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoSlot {
-    /// All are taken; the job is woken when one is free.
-    Full,
+    /// All are taken; the job stands in line, and is woken when its turn has come. How many are
+    /// ahead of it, and whether that is worth telling: when it joined, and each time that half of
+    /// them have gone.
+    Full {
+        /// Jobs whose turn comes first.
+        ahead: usize,
+        /// Whether to tell.
+        news: bool,
+    },
     /// The process stops.
     Closed,
 }
@@ -91,8 +140,10 @@ impl Transfers {
     #[must_use]
     pub fn new(max: usize, metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(Inner {
-            state: Mutex::default(),
-            slots: Arc::new(Semaphore::new(max)),
+            state: Mutex::new(State {
+                free: max,
+                ..State::default()
+            }),
             metrics,
             emptied: Notify::new(),
         }))
@@ -103,29 +154,70 @@ impl Transfers {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a slot, or puts the job among those that are woken when one is free.
+    /// Takes a slot, or puts the job in line. `schedule` is the name of the job's schedule, if it
+    /// has one: schedules take turns, as their namespaces do.
     ///
     /// # Errors
     /// [`NoSlot`].
-    pub fn reserve(&self, uid: &str, job: &JobRef, wake: &Wake) -> Result<Slot, NoSlot> {
+    pub fn reserve(
+        &self,
+        uid: &str,
+        job: &JobRef,
+        schedule: Option<&str>,
+        wake: &Wake,
+    ) -> Result<Slot, NoSlot> {
         let mut state = self.state();
         if state.closed {
             return Err(NoSlot::Closed);
         }
-        let slot = Arc::clone(&self.0.slots)
-            .try_acquire_owned()
-            .map(|permit| Slot { _permit: permit })
-            .map_err(|_| NoSlot::Full);
-        match slot {
-            Ok(_) => drop(state.waiting.remove(uid)),
-            Err(_) => drop(
-                state
-                    .waiting
-                    .insert(uid.to_owned(), (job.clone(), wake.clone())),
-            ),
+        let granted = state.granted.remove(uid).is_some();
+        if !granted && state.free == 0 {
+            return Err(self.stand_in_line(&mut state, uid, job, schedule, wake));
+        }
+        if !granted {
+            state.free -= 1;
         }
         self.count(&state);
-        slot
+        Ok(Slot(self.clone()))
+    }
+
+    fn stand_in_line(
+        &self,
+        state: &mut State,
+        uid: &str,
+        job: &JobRef,
+        schedule: Option<&str>,
+        wake: &Wake,
+    ) -> NoSlot {
+        let joined = state.waiting.ahead(uid).is_none();
+        let place = Place {
+            namespace: job.namespace.as_deref().unwrap_or_default(),
+            schedule: schedule.unwrap_or_default(),
+            id: uid,
+        };
+        let waiting = Waiting {
+            job: job.clone(),
+            wake: wake.clone(),
+            told: usize::MAX,
+        };
+        state.waiting.push(place, waiting);
+        self.count(state);
+        let ahead = state.waiting.ahead(uid).unwrap_or_default();
+        let mut news = joined;
+        if let Some(waiting) = state.waiting.get_mut(uid) {
+            news |= ahead <= waiting.told / 2 && ahead < waiting.told;
+            if news {
+                waiting.told = ahead;
+            }
+        }
+        NoSlot::Full { ahead, news }
+    }
+
+    /// The job does not wait any more: its place, or the slot that it did not take, is another's.
+    pub fn leave(&self, uid: &str) {
+        let mut state = self.state();
+        state.leave(uid);
+        self.count(&state);
     }
 
     /// Starts a transfer, whose attempt was claimed. `wake` gets the job when it has ended.
@@ -201,9 +293,6 @@ impl Transfers {
         let mut state = self.state();
         if let Some(entry) = state.entries.get_mut(uid) {
             entry.result = Some(result);
-        }
-        for (_, (job, wake)) in state.waiting.drain() {
-            drop(wake.unbounded_send(job));
         }
         self.count(&state);
     }
@@ -282,7 +371,7 @@ impl Transfers {
     /// The result is in the status, or nobody wants it.
     pub fn forget(&self, uid: &str) {
         let mut state = self.state();
-        state.waiting.remove(uid);
+        state.leave(uid);
         if let Some(entry) = state.entries.remove(uid) {
             entry.cancel.cancel();
         }
@@ -294,15 +383,17 @@ impl Transfers {
 
     /// The object of this name is gone, or is another one now: its transfers are cancelled and forgotten.
     pub fn forget_others(&self, job: &JobRef, uid: Option<&str>) {
-        let others: Vec<String> = {
+        let others: HashSet<String> = {
             let state = self.state();
-            let of_entries = state.entries.iter().map(|(u, e)| (u, &e.job));
-            let of_waiting = state.waiting.iter().map(|(u, (j, _))| (u, j));
+            let of_entries = state.entries.iter().map(|(u, e)| (u.as_str(), &e.job));
+            let of_waiting = state.waiting.jobs().map(|(u, w)| (u, &w.job));
+            let of_granted = state.granted.iter().map(|(u, j)| (u.as_str(), j));
             of_entries
                 .chain(of_waiting)
-                .filter(|(u, j)| *j == job && uid != Some(u.as_str()))
-                .map(|(u, _)| u.clone())
-                .collect()
+                .chain(of_granted)
+                .filter(|(u, j)| *j == job && uid != Some(*u))
+                .map(|(u, _)| u.to_owned())
+                .collect::<HashSet<_>>()
         };
         for uid in others {
             tracing::info!(job = %job, uid, "the job is gone: its transfer is stopped");
@@ -314,7 +405,8 @@ impl Transfers {
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.waiting.clear();
+        state.waiting = FairQueue::default();
+        state.granted.clear();
         for entry in state.entries.values_mut() {
             entry.stopped_by.get_or_insert(FailureReason::Interrupted);
             entry.cancel.cancel();

@@ -46,6 +46,7 @@ impl Story {
     fn record(&mut self, second: i64) -> Record<'_> {
         Record {
             spec: &self.spec,
+            uid: "job",
             generation: Some(1),
             status: &mut self.status,
             now: t(second),
@@ -157,17 +158,10 @@ fn each_state_has_its_next_step() {
             Step::Report,
         ),
         (
-            "waiting for the next attempt",
-            running(none()).failed(5, R::StreamError, Retry::Counted),
-            Local::None,
-            6,
-            Step::Wait(t(15)),
-        ),
-        (
             "its time has come",
             running(none()).failed(5, R::StreamError, Retry::Counted),
             Local::None,
-            15,
+            18,
             Step::Start,
         ),
         (
@@ -301,4 +295,78 @@ fn a_store_that_does_not_answer_is_asked_again_after_a_pause() {
         message: "m".into(),
     };
     assert_eq!(held.step(Local::None, 17), conclude);
+}
+
+#[test]
+fn it_waits_for_the_next_attempt() {
+    let story = Story::new(serde_json::json!({}))
+        .taken_up()
+        .claimed(1)
+        .failed(5, FailureReason::StreamError, Retry::Counted);
+    let at = story.status.retry_time.as_ref().unwrap().0;
+    assert!(at >= t(15) && at < t(18), "{at}");
+    assert_eq!(story.step(Local::None, 6), Step::Wait(at));
+}
+
+/// A transfer that takes the controller down with it each time: the process dies after the claim and
+/// whatever progress it wrote, and its successor can say nothing but Interrupted.
+fn crashes_until_it_fails(extra: serde_json::Value, written: impl Fn(u32) -> Option<u64>) -> u32 {
+    let mut story = Story::new(extra).taken_up();
+    let mut second = 0;
+    for crashes in 0..100 {
+        loop {
+            match story.step(Local::None, second) {
+                Step::Start => break,
+                Step::Wait(at) => second = at.as_second() - t(0).as_second() + 1,
+                Step::Conclude { reason, .. } => {
+                    assert_eq!(reason, FailureReason::Interrupted);
+                    return crashes;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        story
+            .record(second)
+            .claim("http://10.0.0.1:8474", Some("db-0"), None);
+        if let Some(bytes) = written(crashes) {
+            let progress = crate::transfer::Progress {
+                bytes,
+                ..crate::transfer::Progress::default()
+            };
+            story.record(second).report(&progress, None);
+        }
+        assert_eq!(story.step(Local::None, second), Step::Recover);
+        let lost = Failure {
+            bytes: 0,
+            ..failure(FailureReason::Interrupted, Retry::NotCounted)
+        };
+        let _: Next = story.record(second).fail(&lost);
+    }
+    panic!("it goes on for ever: {:?}", story.status);
+}
+
+#[test]
+fn a_transfer_that_kills_the_controller_ends_in_failed() {
+    let limit = |backoff| serde_json::json!({"backoffLimit": backoff});
+    for (what, extra, written, crashes) in [
+        ("before a byte is written", limit(0), [None, None, None], 5),
+        ("with some to spare", limit(3), [None, None, None], 8),
+        (
+            "at the same place",
+            limit(0),
+            [Some(7), Some(7), Some(7)],
+            5,
+        ),
+        // The farthest of them is the first to be no further than one before.
+        (
+            "now here, now there",
+            limit(0),
+            [Some(3), Some(9), Some(5)],
+            6,
+        ),
+        ("early, then late once", limit(0), [None, None, Some(9)], 7),
+    ] {
+        let written = |crash: u32| written[crash as usize % 3];
+        assert_eq!(crashes_until_it_fails(extra, written), crashes, "{what}");
+    }
 }

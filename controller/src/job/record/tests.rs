@@ -29,6 +29,7 @@ fn attempts(status: &mut BackupJobStatus, failures: &[transfer::Failure]) -> Nex
     for failure in failures {
         let mut record = Record {
             spec: &spec,
+            uid: "job",
             generation: None,
             status,
             now: t(0),
@@ -98,7 +99,18 @@ fn attempts_back_off_and_run_out() {
         ),
     ] {
         let mut status = BackupJobStatus::default();
-        assert_eq!(attempts(&mut status, &failures), next, "{what}");
+        let got = attempts(&mut status, &failures);
+        // Up to a quarter more than the table says.
+        match (got, next) {
+            (Next::Retry(at), Next::Retry(base)) => {
+                let most = base.duration_since(t(0)) * 5 / 4;
+                assert!(
+                    at >= base && at.duration_since(t(0)) <= most,
+                    "{what}: {at}"
+                );
+            }
+            (got, next) => assert_eq!(got, next, "{what}"),
+        }
         assert_eq!(status.failures, counted_failures, "{what}");
         assert_eq!(status.attempt as usize, failures.len(), "{what}");
         assert!(status.attempts.len() <= 10, "{what}");
@@ -111,6 +123,7 @@ fn a_claim_opens_the_next_attempt() {
     let spec = spec();
     let mut record = Record {
         spec: &spec,
+        uid: "job",
         generation: None,
         status: &mut status,
         now: t(3),
@@ -170,6 +183,7 @@ fn a_job_that_fails_is_not_failed_before_the_store_is_in_order() {
     let spec = spec();
     let mut record = Record {
         spec: &spec,
+        uid: "job",
         generation: None,
         status: &mut status,
         now: t(3),
@@ -180,10 +194,44 @@ fn a_job_that_fails_is_not_failed_before_the_store_is_in_order() {
     assert!(of(&status, FAILURE_TARGET) && !of(&status, FAILED) && !status.phase.is_final());
     let mut record = Record {
         spec: &spec,
+        uid: "job",
         generation: None,
         status: &mut status,
         now: t(4),
     };
     record.conclude(FailureReason::StoreError, "the store is down");
     assert!(!of(&status, FAILURE_TARGET) && of(&status, FAILED) && status.phase.is_final());
+}
+
+#[test]
+fn what_failed_together_is_tried_again_apart() {
+    let spec = spec();
+    let after = |uid: &str, failures: u32| {
+        let mut status = BackupJobStatus {
+            failures,
+            ..BackupJobStatus::default()
+        };
+        let spec = BackupJobSpec {
+            backoff_limit: 100,
+            ..spec.clone()
+        };
+        let mut record = Record {
+            spec: &spec,
+            uid,
+            generation: None,
+            status: &mut status,
+            now: t(0),
+        };
+        record.claim("http://db:8474", None, None);
+        match record.fail(&failure(FailureReason::StoreError, Retry::Counted, 0)) {
+            Next::Retry(at) => at.duration_since(t(0)),
+            Next::GiveUp => panic!("it gave up"),
+        }
+    };
+    assert_ne!(after("a", 0), after("b", 0));
+    assert_eq!(after("a", 0), after("a", 0));
+    for failures in 0..60 {
+        let delay = after("a", failures);
+        assert!(delay >= FIRST_DELAY && delay <= LONGEST_DELAY, "{delay}");
+    }
 }
