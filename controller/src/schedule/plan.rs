@@ -15,8 +15,11 @@ use crate::{
     },
     reason::FailureReason,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// How far the clock may be set back before what ran counts as made by a wrong clock.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
 
 /// A job that this schedule owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,10 +87,12 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     } = *observed;
     let mut status = before.clone();
     // A job may exist that no status tells of: whoever created it died before it wrote so.
-    let created = jobs.iter().filter_map(|job| job.due).max();
-    status.last_schedule_time = created
-        .max(before.last_schedule_time.as_ref().map(|t| t.0))
-        .map(Time);
+    let created = jobs.iter().filter_map(|job| job.due);
+    let told = before.last_schedule_time.as_ref().map(|t| t.0);
+    // A due time far ahead was made by a clock that was wrong: it must not silence the schedule until
+    // then. A run that is planned anew meets the job of its name, if that is still there.
+    let credible = |due: &Timestamp| due.duration_since(now) <= CLOCK_TOLERANCE;
+    status.last_schedule_time = created.chain(told).filter(credible).max().map(Time);
 
     count_finished(&mut status, before, jobs, generation, now);
     status.active = jobs

@@ -389,3 +389,63 @@ fn it_is_overdue_when_two_intervals_brought_no_backup() {
         .job(job("nightly-28932600", Phase::Running, None), true);
     assert_eq!(late.plan().wake, Some(t("2025-01-04T02:10:00Z")));
 }
+
+/// The clock was a year ahead for a while, and a run was made then.
+#[test]
+fn a_clock_that_was_far_ahead_does_not_silence_the_schedule() {
+    let ahead = "2026-01-05T02:00:00Z";
+    let future = job(
+        &job_name("nightly", t(ahead)),
+        Phase::Succeeded,
+        Some(ahead),
+    );
+    let case = Case::new(Some(ahead), "2025-01-05T12:00:00Z").job(future, false);
+    let plan = case.plan();
+    assert_eq!(
+        plan.create.map(|due| due.time),
+        Some(t("2025-01-05T02:00:00Z"))
+    );
+    assert_eq!(plan.wake, Some(t("2025-01-06T02:00:00Z")));
+    let mut after = case;
+    after.status = plan.status;
+    record_created(
+        &mut after.status,
+        t("2025-01-05T02:00:00Z"),
+        ActiveJob {
+            name: "nightly-x".into(),
+            uid: "x".into(),
+        },
+    );
+    after.jobs.push(job(
+        "nightly-x",
+        Phase::Succeeded,
+        Some("2025-01-05T12:10:00Z"),
+    ));
+    let plan = after.plan();
+    assert_eq!(plan.create, None, "it ran");
+    assert_eq!(plan.wake, Some(t("2025-01-06T02:00:00Z")));
+
+    // Set back by less, what ran does not run again.
+    let hour = Case::new(Some("2025-01-05T02:00:00Z"), "2025-01-05T01:00:00Z").plan();
+    assert_eq!(
+        (hour.create, hour.wake),
+        (None, Some(t("2025-01-06T02:00:00Z")))
+    );
+}
+
+#[test]
+fn a_schedule_that_is_resumed_makes_up_for_one_run() {
+    let mut case = Case::new(Some("2025-01-01T02:00:00Z"), "2025-01-09T12:00:00Z")
+        .with(serde_json::json!({"suspend": true}));
+    case.status = case.plan().status;
+    let mut resumed = Case::new(None, "2025-01-09T12:00:00Z");
+    resumed.status = case.status.clone();
+    let plan = resumed.plan();
+    assert_eq!(
+        plan.create.map(|due| due.time),
+        Some(t("2025-01-09T02:00:00Z"))
+    );
+    // Unless that is too late by its own deadline, as with a CronJob.
+    let late = resumed.with(serde_json::json!({"startingDeadlineSeconds": 600}));
+    assert_eq!(late.plan().create, None);
+}
