@@ -1,6 +1,7 @@
 //! A model of the attempts at one job, checked exhaustively: two controllers that both think they
 //! are in charge, crashes between any two steps, requests that arrive after their sender has died,
-//! replies that are lost, a user who cancels. Whatever happens, there is one outcome.
+//! replies that are lost, a user who cancels or deletes, a sweep at any moment. Whatever happens, there is
+//! one outcome.
 //!
 //! The steps are those of `transfer.rs`, `catalog.rs`, `job/act.rs` and `job/decide.rs`; each one that
 //! reaches the API server or the store is a step of its own. A write to the job needs the job as it
@@ -43,6 +44,7 @@ impl Model for Protocol {
         for (n, work) in world.controllers.iter().enumerate() {
             if *work == Work::Idle {
                 actions.push(Action::Look(n));
+                actions.push(Action::Sweep(n));
                 continue;
             }
             for luck in [Luck::Good, Luck::ReplyLost, Luck::Bad] {
@@ -58,6 +60,7 @@ impl Model for Protocol {
         if !world.cancelled {
             actions.push(Action::Cancel);
         }
+        actions.push(Action::Delete);
         for attempt in 1..=ATTEMPTS {
             actions.push(Action::Arrive(attempt));
         }
@@ -93,6 +96,15 @@ impl Model for Protocol {
                 world.controllers[controller] = Work::Idle;
             }
             Action::Cancel => world.cancelled = true,
+            Action::Delete => world.job.phase = Phase::Gone,
+            // The real one waits for a day besides: here it comes at the worst moment.
+            Action::Sweep(n) => {
+                let left = world.folders.iter().any(|folder| folder.mark);
+                if world.job.phase == Phase::Running || !left {
+                    return None;
+                }
+                world.controllers[n] = Work::SweepDecide;
+            }
             Action::Arrive(attempt) => {
                 let folder = world.folder(attempt);
                 if folder.complete_under_way {
@@ -146,6 +158,21 @@ impl Model for Protocol {
                     && world.job.attempt == 2
                     && world.folders.iter().all(clean)
             }),
+            Property::sometimes("a zombie's late object is swept", |_, world: &World| {
+                world.job.phase == Phase::Gone
+                    && world.manifest == Some(Manifest::Abandoned)
+                    && world
+                        .folders
+                        .iter()
+                        .any(|f| f.upload == Upload::Deleted && !f.mark)
+            }),
+            Property::sometimes(
+                "a zombie succeeds though its job is gone",
+                |_, world: &World| {
+                    world.job.phase == Phase::Gone
+                        && matches!(world.manifest, Some(Manifest::Complete(_)))
+                },
+            ),
             Property::sometimes("a late manifest meets Abandoned", |_, world: &World| {
                 world.manifest == Some(Manifest::Abandoned)
                     && world.folders.iter().any(|f| f.manifest_under_way)
@@ -172,6 +199,7 @@ fn each_rule_is_needed() {
         (Without::CreateOnly, "what succeeded stands"),
         (Without::LeavingUndecided, "a manifest names what is there"),
         (Without::ResourceVersion, "an attempt has one transfer"),
+        (Without::SweepDecides, "a manifest names what is there"),
     ] {
         let checker = Protocol(without)
             .checker()

@@ -96,8 +96,8 @@ impl Protocol {
         })
     }
 
-    /// One step of cleaning; `None`: it is over.
-    fn clean(&self, world: &mut World, attempt: Attempt, step: Clean) -> Option<Clean> {
+    /// One step of cleaning; `None`: it is over. `leave`: objects stay while nothing is decided.
+    fn clean(world: &mut World, attempt: Attempt, step: Clean, leave: bool) -> Option<Clean> {
         match step {
             Clean::ReadMark => world.folder(attempt).mark.then_some(Clean::ReadDecision),
             Clean::ReadDecision => match world.manifest {
@@ -113,7 +113,7 @@ impl Protocol {
             }
             Clean::DeleteObjects(decision) => {
                 let there = world.there(attempt);
-                if decision.is_none() && there && self.0 != Without::LeavingUndecided {
+                if decision.is_none() && there && leave {
                     return None;
                 }
                 if there {
@@ -132,6 +132,8 @@ impl Protocol {
         if let Work::Transfer(attempt, step) = work {
             return self.transfer(world, attempt, step, luck);
         }
+        let leave = self.0 != Without::LeavingUndecided;
+        let sweep_leaves = self.0 != Without::SweepDecides;
         // Who writes what became of an attempt decides by it whether another one follows.
         let last = match (work, luck) {
             (Work::Ended { standing: None, .. } | Work::RecordLost(_), Luck::Good) => false,
@@ -189,7 +191,7 @@ impl Protocol {
                 Some(Manifest::Complete(won)) => Work::Succeed(seen, won),
                 _ => Work::Recover(seen, Clean::ReadMark),
             },
-            Work::Recover(seen, step) => match self.clean(world, seen.attempt, step) {
+            Work::Recover(seen, step) => match Self::clean(world, seen.attempt, step, leave) {
                 Some(step) => Work::Recover(seen, step),
                 None => Work::RecordLost(seen),
             },
@@ -209,12 +211,23 @@ impl Protocol {
                     _ => Work::CleanAll(seen, 1, Clean::ReadMark),
                 }
             }
-            Work::CleanAll(seen, attempt, step) => match self.clean(world, attempt, step) {
+            Work::CleanAll(seen, attempt, step) => match Self::clean(world, attempt, step, leave) {
                 Some(step) => Work::CleanAll(seen, attempt, step),
                 None if attempt < seen.attempt => {
                     Work::CleanAll(seen, attempt + 1, Clean::ReadMark)
                 }
                 None => Work::Conclude(seen),
+            },
+            Work::SweepDecide => {
+                if self.0 != Without::SweepDecides {
+                    world.create_manifest(Manifest::Abandoned, self.0);
+                }
+                Work::Sweep(1, Clean::ReadMark)
+            }
+            Work::Sweep(attempt, step) => match Self::clean(world, attempt, step, sweep_leaves) {
+                Some(step) => Work::Sweep(attempt, step),
+                None if attempt < ATTEMPTS => Work::Sweep(attempt + 1, Clean::ReadMark),
+                None => Work::Idle,
             },
             Work::Conclude(seen) => {
                 world.write(seen, self.0, |job| job.phase = Phase::Failed);

@@ -18,6 +18,8 @@ pub(crate) enum Phase {
     Running,
     Succeeded(Attempt),
     Failed,
+    /// The object was deleted.
+    Gone,
 }
 
 /// The object in the API server.
@@ -106,6 +108,9 @@ pub(crate) enum Work {
     CleanAll(Job, Attempt, Clean),
     Conclude(Job),
     Succeed(Job, Attempt),
+    /// The sweep: nobody is to come back to this job.
+    SweepDecide,
+    Sweep(Attempt, Clean),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -137,6 +142,10 @@ pub(crate) enum Action {
     },
     /// The user, or the deadline.
     Cancel,
+    /// The user deletes the object.
+    Delete,
+    /// A controller looks for what jobs that have ended or are gone have left.
+    Sweep(usize),
     Arrive(Attempt),
 }
 
@@ -152,6 +161,8 @@ pub(crate) enum Without {
     ResourceVersion,
     /// Deleting objects while nothing is decided.
     LeavingUndecided,
+    /// Sweeping objects without putting Abandoned first.
+    SweepDecides,
 }
 
 /// The protocol, or what is left of it.
