@@ -20,7 +20,7 @@ use crate::{
 use connect::Connection;
 use hyper::body::Incoming;
 use std::time::Duration;
-use towline_agent::protocol::info::LastBackup;
+use towline_agent::protocol::info::{LastBackup, Running};
 use trace::Trace;
 
 /// An agent and how to be let in.
@@ -181,6 +181,17 @@ pub async fn info(agent: &Endpoint, timeout: Duration) -> Result<Info, AgentErro
                 timeout.as_secs()
             )))
         })
+}
+
+/// What the agent says that a backup is doing. `None` when it does not tell, or knows no such backup.
+pub async fn running(agent: &Endpoint, backup_id: &str, timeout: Duration) -> Option<Running> {
+    match info(agent, timeout).await {
+        Ok(info) => info.running.filter(|running| running.id == backup_id),
+        Err(error) => {
+            tracing::debug!(%error, backup_id, "the agent does not tell what its backup is doing");
+            None
+        }
+    }
 }
 
 /// What the agent says of a backup that it has just made: an archive tells its position only at its

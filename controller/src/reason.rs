@@ -31,7 +31,7 @@ pub enum FailureReason {
     DigestMismatch,
     /// The object store refused or failed.
     StoreError,
-    /// No bytes came for `stallTimeoutSeconds`.
+    /// No bytes came for `stallTimeoutSeconds`, and the agent named no other stage.
     Stalled,
     /// `activeDeadlineSeconds` passed.
     DeadlineExceeded,

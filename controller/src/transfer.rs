@@ -6,6 +6,7 @@
 mod peek;
 mod progress;
 mod pull;
+mod quiet;
 mod upload;
 mod verdict;
 
@@ -22,6 +23,7 @@ use crate::{
 use peek::Peek;
 use progress::Reporter;
 use pull::{Piece, Pull};
+use quiet::Sign;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -37,6 +39,9 @@ use verdict::Rejected;
 const MIN_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The least time in which a store has to finish one of the parts that are under way.
 const MIN_STORE_STALL: Duration = Duration::from_secs(300);
+
+/// Longest wait for an agent that is asked what its backup is doing.
+const SIGN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What to ask the agent for. `None` leaves it to the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,7 +75,7 @@ pub struct Transfer {
     pub parameters: BackupParameters,
     /// Where the backup goes.
     pub store: Arc<Store>,
-    /// How long the stream may bring nothing.
+    /// How long the stream may bring nothing while the agent, too, says that nothing has changed.
     pub stall_timeout: Duration,
     /// Who watches the pull.
     pub trace: Trace,
@@ -305,11 +310,22 @@ async fn attempt(
                 reporter.received(state.bytes);
             }
             Piece::End(end) => break end,
+            Piece::Quiet => {
+                let patience = SIGN_TIMEOUT.min(t.stall_timeout);
+                let sign = agent_client::running(&t.agent, &stream.backup_id, patience).await;
+                pull.told(sign.map(|running| Sign {
+                    stage: running.stage,
+                    bytes: running.bytes,
+                }));
+            }
             Piece::Stalled => {
+                let stage = pull
+                    .stage()
+                    .map_or(String::new(), |stage| format!(", in its stage {stage}"));
                 return Err(Stop::counted(
                     FailureReason::Stalled,
                     format!(
-                        "nothing came from the agent for {} s, after {} bytes: see the agent's log, or raise the stall timeout",
+                        "nothing came from the agent for {} s, after {} bytes{stage}: see the agent's log, or raise the stall timeout",
                         t.stall_timeout.as_secs(),
                         state.bytes
                     ),

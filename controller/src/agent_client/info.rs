@@ -38,6 +38,9 @@ fn parse(body: &[u8], token: Option<&str>) -> Result<Info, String> {
         tidy(&mut server.flavour);
         tidy(&mut server.version);
     }
+    if let Some(running) = &mut info.running {
+        tidy(&mut running.stage);
+    }
     if let Some(last) = &mut info.last_backup {
         tidy(&mut last.method);
         last.position.gtid.as_mut().map(tidy);

@@ -81,7 +81,7 @@ pub struct BackupJobSpec {
     #[serde(default = "default_deadline")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: u32,
-    /// An attempt fails with Stalled when nothing came for this long.
+    /// An attempt fails with Stalled when no bytes came, and its stage did not change, for this long.
     #[serde(default = "default_stall")]
     #[schemars(range(min = 1, max = 86_400))]
     pub stall_timeout_seconds: u32,

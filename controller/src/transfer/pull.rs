@@ -1,6 +1,9 @@
 //! Reads a body to its end and keeps count: bytes, digest, and how long nothing came.
 
-use super::verdict::End;
+use super::{
+    quiet::{Quiet, Sign},
+    verdict::End,
+};
 use crate::{
     agent_client::trace::Trace,
     peer_text::{Keep, clean},
@@ -19,7 +22,9 @@ pub(crate) enum Piece {
     Data(Bytes),
     /// Nothing more will come.
     End(End),
-    /// Nothing came for the stall timeout.
+    /// Nothing has come for a while: ask the agent, then tell [`Pull::told`].
+    Quiet,
+    /// Nothing moved for the stall timeout.
     Stalled,
 }
 
@@ -28,9 +33,8 @@ pub(crate) struct Pull {
     body: Incoming,
     digest: Context,
     bytes: u64,
-    stall_timeout: Duration,
-    /// Since when the peer's turn has lasted; while we are busy with the store it is not its turn.
-    waiting_since: Option<Instant>,
+    /// How long the peer's turn has lasted; while we are busy with the store it is not its turn.
+    quiet: Quiet,
     trace: Trace,
 }
 
@@ -40,8 +44,7 @@ impl Pull {
             body,
             digest: Context::new(&SHA256),
             bytes: 0,
-            stall_timeout,
-            waiting_since: None,
+            quiet: Quiet::new(stall_timeout),
             trace,
         }
     }
@@ -58,11 +61,10 @@ impl Pull {
 
     /// Cancel-safe: a call that is dropped has taken nothing, and does not give the peer more time.
     pub(crate) async fn next(&mut self) -> Piece {
-        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let until = self.quiet.waiting(Instant::now());
         loop {
-            let frame = match tokio::time::timeout_at(since + self.stall_timeout, self.body.frame())
-                .await
-            {
+            let frame = match tokio::time::timeout_at(until, self.body.frame()).await {
+                Err(_) if !self.quiet.is_over() => return Piece::Quiet,
                 Err(_) => {
                     self.trace
                         .tell(|t| t.body_end(Err("nothing came any more")));
@@ -76,7 +78,7 @@ impl Pull {
                 // An empty piece is no progress.
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
-                    self.waiting_since = None;
+                    self.quiet.moved();
                     self.bytes += data.len() as u64;
                     self.digest.update(&data);
                     return Piece::Data(data);
@@ -84,6 +86,16 @@ impl Pull {
                 Err(frame) => return self.end(End::Clean(frame.into_trailers().ok())),
             }
         }
+    }
+
+    /// What the agent says that its backup is doing, if it tells.
+    pub(crate) fn told(&mut self, sign: Option<Sign>) {
+        self.quiet.told(Instant::now(), sign);
+    }
+
+    /// The stage that the agent named last.
+    pub(crate) fn stage(&self) -> Option<&str> {
+        self.quiet.stage()
     }
 
     fn end(&self, end: End) -> Piece {

@@ -71,6 +71,7 @@ pub(crate) struct Agent {
     pub(crate) requests: Arc<Mutex<Vec<String>>>,
     /// Counts up when a `Hold` is reached.
     pub(crate) held: watch::Receiver<u32>,
+    info: Arc<Mutex<String>>,
     release: Arc<Notify>,
     _tasks: JoinSet<()>,
 }
@@ -93,10 +94,7 @@ impl Agent {
     }
 
     async fn listen(info: &str, steps: Vec<Step>, tls: Option<TlsAcceptor>) -> Self {
-        let info = format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{info}",
-            info.len()
-        );
+        let info = Arc::new(Mutex::new(info.to_owned()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr().unwrap())
@@ -107,11 +105,12 @@ impl Agent {
         let (hold, held) = watch::channel(0);
         let mut tasks = JoinSet::new();
         let (seen, released) = (Arc::clone(&requests), Arc::clone(&release));
+        let told = Arc::clone(&info);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                let (info, steps) = (info.clone(), steps.clone());
+                let (info, steps) = (Arc::clone(&told), steps.clone());
                 let (seen, released) = (Arc::clone(&seen), Arc::clone(&released));
                 let (tls, hold) = (tls.clone(), hold.clone());
                 connections.spawn(async move {
@@ -131,9 +130,15 @@ impl Agent {
             url,
             requests,
             held,
+            info,
             release,
             _tasks: tasks,
         }
+    }
+
+    /// What it says of itself from now on.
+    pub(crate) fn say(&self, info: &str) {
+        *self.info.lock().unwrap() = info.to_owned();
     }
 
     /// Lets one `Hold` go on.
@@ -153,7 +158,7 @@ impl Agent {
 
 async fn serve(
     mut socket: impl AsyncRead + AsyncWrite + Unpin,
-    info: String,
+    info: Arc<Mutex<String>>,
     steps: Vec<Step>,
     seen: Arc<Mutex<Vec<String>>>,
     release: Arc<Notify>,
@@ -164,7 +169,12 @@ async fn serve(
             return;
         };
         if request.starts_with("GET /v1/info ") {
-            if socket.write_all(info.as_bytes()).await.is_err() {
+            let info = info.lock().unwrap().clone();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{info}",
+                info.len()
+            );
+            if socket.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }
             continue;

@@ -256,3 +256,49 @@ async fn silence_is_a_stall() {
     );
     assert_eq!(place.remains().await, Vec::<String>::new());
 }
+
+/// A tool may be quiet for much longer than the timeout, as long as the agent says that it goes on.
+#[tokio::test]
+async fn silence_while_the_agent_goes_on_is_no_stall() {
+    let say = |stage: &str, id: &str| {
+        format!(
+            r#"{{"capabilities":["method"],"running":{{"id":"{id}","stage":"{stage}","bytes":10}}}}"#
+        )
+    };
+    let data = body(10);
+    let rest = [head(), Step::Chunk(data.clone()), Step::Hold];
+    let agent = Agent::with_info(
+        &say("COPY", "b-1"),
+        [rest.to_vec(), vec![Step::End(good_trailers(&data))]].concat(),
+    )
+    .await;
+    let place = Place::file();
+    let store = place.store(8);
+    let timeout = Duration::from_secs(1);
+    let mut t = transfer_of(&agent.url, &store, &job("u"), 1);
+    t.stall_timeout = timeout;
+    let mut running = tokio::spawn(run(t));
+    agent.reached_hold(&mut running).await;
+    // Three times as long as silence may last.
+    for stage in 0..60 {
+        agent.say(&say(&format!("stage {stage}"), "b-1"));
+        tokio::time::sleep(timeout / 20).await;
+    }
+    assert!(!running.is_finished(), "{:?}", running.await);
+    agent.release();
+    let success = running.await.unwrap().unwrap();
+    assert_eq!(success.manifest.bytes, 10);
+
+    // What another backup of the same agent does is of no concern.
+    for (uid, id, part) in [
+        ("v", "b-1", "stage FLUSH"),
+        ("w", "b-2", "after 10 bytes: "),
+    ] {
+        let agent = Agent::with_info(&say("FLUSH", id), rest.to_vec()).await;
+        let mut t = transfer_of(&agent.url, &store, &job(uid), 1);
+        t.stall_timeout = timeout;
+        let failure = run(t).await.unwrap_err();
+        assert_eq!(failure.reason, FailureReason::Stalled, "{id}");
+        assert!(failure.message.contains(part), "{}", failure.message);
+    }
+}

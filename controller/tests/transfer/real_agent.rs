@@ -12,8 +12,13 @@ use crate::{
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use prometheus::Registry;
-use std::{fs, path::Path, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, task::JoinSet};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use towline_agent::{
     backup::{BackupRequest, StartError, Started},
     body::{BackupBody, Timings, Verdict},
@@ -36,13 +41,32 @@ const CONTROLLER: &str = "towline-controller";
 const ARCHIVE: &[u8] = b"an archive";
 
 /// An engine whose only backup is [`ARCHIVE`].
-struct Engine;
+#[derive(Clone)]
+struct Engine {
+    /// The backup waits before its archive for this to be true.
+    go_on: watch::Sender<bool>,
+    /// What it says meanwhile.
+    running: Arc<Mutex<Option<Running>>>,
+}
+
+impl Engine {
+    fn new() -> Self {
+        Self {
+            go_on: watch::Sender::new(true),
+            running: Arc::default(),
+        }
+    }
+}
 
 #[async_trait]
 impl Backups for Engine {
     async fn start(&self, _: BackupRequest) -> Result<Started, StartError> {
         let (sender, body) = BackupBody::channel(1);
+        let mut go_on = self.go_on.subscribe();
         tokio::spawn(async move {
+            if go_on.wait_for(|go_on| *go_on).await.is_err() {
+                return;
+            }
             if sender.chunks.send(ARCHIVE.into()).await.is_err() {
                 return;
             }
@@ -66,7 +90,7 @@ impl Backups for Engine {
     }
 
     fn running(&self) -> Option<Running> {
-        None
+        self.running.lock().unwrap().clone()
     }
 
     fn last_backup(&self) -> Option<LastBackup> {
@@ -113,6 +137,10 @@ struct Agent {
 
 /// The agent that reads `folder`; it wants a certificate of [`CONTROLLER`], and [`TOKEN`].
 async fn start(folder: &Path) -> Agent {
+    start_with(folder, Engine::new()).await
+}
+
+async fn start_with(folder: &Path, engine: Engine) -> Agent {
     let file = |name: &str| folder.join(name);
     fs::write(file("tokens"), format!("{TOKEN} backup\n")).unwrap();
     let registry = Registry::new();
@@ -127,7 +155,7 @@ async fn start(folder: &Path) -> Agent {
     );
     let patience = Duration::from_secs(60);
     let server = Server {
-        backups: Arc::new(Engine),
+        backups: Arc::new(engine),
         auth: Auth::Both(clients, TokenFile::open(file("tokens")).await.unwrap()),
         tls: Some(tls.await.unwrap()),
         metrics: HttpMetrics::new(&registry).unwrap(),
@@ -249,4 +277,44 @@ async fn renewed_files_count_without_a_restart() {
     mount(folder.path(), &new);
     attempt(&agent, us(&new), TOKEN).await.unwrap();
     attempt(&agent, us(&old), TOKEN).await.unwrap_err();
+}
+
+/// The stage in `/v1/info` keeps a quiet transfer alive, and names what a stuck one is stuck in.
+#[tokio::test]
+async fn a_quiet_backup_is_judged_by_its_stage() {
+    let ca = Ca::new();
+    let folder = tempfile::tempdir().unwrap();
+    mount(folder.path(), &ca);
+    let engine = Engine::new();
+    let agent = start_with(folder.path(), engine.clone()).await;
+    let place = Place::file();
+    let timeout = Duration::from_secs(1);
+    let quiet = |uid: &str| {
+        engine.go_on.send_replace(false);
+        let mut t = transfer_of(&agent.url, &place.store(8), &job(uid), 1);
+        t.agent.tls = Some(ca.trust_as(&ca.issue(Usage::Client, CONTROLLER)));
+        t.agent.token = Some(TOKEN.to_owned());
+        t.stall_timeout = timeout;
+        tokio::spawn(run(t))
+    };
+    let say = |stage: &str| {
+        *engine.running.lock().unwrap() = Some(Running {
+            id: "b-1".to_owned(),
+            stage: stage.to_owned(),
+            ..Running::default()
+        });
+    };
+    let running = quiet("u");
+    for stage in 0..60 {
+        say(&format!("stage {stage}"));
+        tokio::time::sleep(timeout / 20).await;
+    }
+    assert!(!running.is_finished(), "{:?}", running.await);
+    engine.go_on.send_replace(true);
+    running.await.unwrap().unwrap();
+
+    say("FLUSH");
+    let failure = quiet("v").await.unwrap().unwrap_err();
+    assert_eq!(failure.reason, FailureReason::Stalled);
+    assert!(failure.message.contains("FLUSH"), "{}", failure.message);
 }
