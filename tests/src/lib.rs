@@ -15,6 +15,7 @@ pub mod command;
 pub mod database;
 pub mod forward;
 pub mod namespace;
+pub mod node;
 pub mod objects;
 pub mod proxy;
 pub mod report;

@@ -65,28 +65,31 @@ impl Namespace {
                 "--timeout=300s",
             ])
             .await;
-            let chart = crate::cluster::root().join("charts/towline");
-            let show = [
-                "template",
-                "towline",
-                chart.to_str().unwrap(),
-                "--show-only",
-                "templates/crds.yaml",
-            ];
-            let crds = run_ok("helm", &show, b"").await;
-            let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-            let output = self.kubectl(&apply, &crds).await;
-            assert!(output.code == 0, "{}", output.stderr);
-            self.kubectl_ok(&[
-                "wait",
-                "--for=condition=Established",
-                "--timeout=120s",
-                "crd",
-                "-l",
-                "app.kubernetes.io/name=towline",
-            ])
-            .await;
+            self.apply_definitions().await;
         })
+        .await;
+    }
+
+    /// The custom resource definitions as the chart has them.
+    pub async fn apply_definitions(&self) {
+        let chart = crate::cluster::root().join("charts/towline");
+        let show = [
+            "template",
+            "towline",
+            chart.to_str().unwrap(),
+            "--show-only",
+            "templates/crds.yaml",
+        ];
+        let crds = run_ok("helm", &show, b"").await;
+        self.apply(&crds).await;
+        self.kubectl_ok(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=120s",
+            "crd",
+            "-l",
+            "app.kubernetes.io/name=towline",
+        ])
         .await;
     }
 
@@ -287,38 +290,6 @@ impl Namespace {
                 .ok_or_else(|| format!("{} pods, none ready", pods.len()))
         })
         .await
-    }
-
-    /// Kills the controller with SIGKILL, as the kernel or a lost node does: `kubectl delete --force`
-    /// still sends SIGTERM first. Only where the node is this machine.
-    pub async fn kill_controller(&self) {
-        let pod = self.controller_ready().await;
-        let pod = self.get("pod", &pod).await.unwrap();
-        let uid = pod["metadata"]["uid"].as_str().unwrap();
-        let mut killed = 0;
-        for process in std::fs::read_dir("/proc").unwrap().flatten() {
-            let read =
-                |file: &str| std::fs::read_to_string(process.path().join(file)).unwrap_or_default();
-            if read("comm").starts_with("towline-control") && read("cgroup").contains(uid) {
-                let id = process.file_name().into_string().unwrap();
-                run_ok("kill", &["-9", &id], b"").await;
-                killed += 1;
-            }
-        }
-        assert_eq!(
-            killed, 1,
-            "the controller of pod {uid} runs on this machine"
-        );
-    }
-
-    /// Whether a test that kills processes of the node can run; says so when it cannot.
-    pub fn may_kill(&self, test: &str) -> bool {
-        if self.cluster.external {
-            println!(
-                "{test} skipped: it kills a process of the node, and the node of TOWLINE_TEST_KUBECONFIG is not this machine"
-            );
-        }
-        !self.cluster.external
     }
 }
 
