@@ -39,6 +39,8 @@ struct Subject<'a> {
     uid: String,
     reference: JobRef,
     job: BackupJob,
+    /// Taken up, and not written yet: whatever is written next says so.
+    taken_up: bool,
     now: Timestamp,
 }
 
@@ -83,6 +85,7 @@ pub async fn reconcile(job: Arc<BackupJob>, context: Arc<Context>) -> Result<Act
         uid,
         reference,
         job: BackupJob::clone(&job),
+        taken_up: false,
         now: Timestamp::now(),
     };
     let step = subject.plan();
@@ -91,13 +94,10 @@ pub async fn reconcile(job: Arc<BackupJob>, context: Arc<Context>) -> Result<Act
         subject.context.transfers.leave(&subject.uid);
     }
     match step {
-        Step::Rest => Ok(Action::await_change()),
-        Step::Wait(until) => Ok(subject.at(until)),
-        Step::Stop(reason) => {
-            subject.context.transfers.cancel(&subject.uid, reason);
-            Ok(Action::await_change())
+        // Nothing is done outside before a status was written, and that fails when the cache lags.
+        Step::Rest | Step::Wait(_) | Step::Stop(_) | Step::Report | Step::TakeUp | Step::Start => {
+            subject.act(step).await
         }
-        Step::Report => subject.report().await,
         // These have effects outside: they are planned again on the object as it is now.
         _ => match subject.api.get_opt(&subject.name).await? {
             Some(live) if live.uid().as_deref() == Some(&subject.uid) => {
@@ -141,7 +141,10 @@ impl Subject<'_> {
             }
             Step::Delete => self.delete().await,
             Step::TakeUp => {
-                self.change(|record| record.take_up()).await?;
+                let mut status = self.status();
+                self.record(&mut status).take_up();
+                self.job.status = Some(status);
+                self.taken_up = true;
                 let next = self.plan();
                 Box::pin(self.act(next)).await
             }
@@ -165,27 +168,33 @@ impl Subject<'_> {
     /// else has changed the object: nothing may follow from what we read.
     async fn change<R>(&mut self, change: impl FnOnce(&mut Record<'_>) -> R) -> Result<R, Error> {
         let mut status = self.status();
-        let result = change(&mut Record {
-            spec: &self.job.spec,
-            uid: &self.uid,
-            generation: self.job.metadata.generation,
-            status: &mut status,
-            now: self.now,
-        });
-        if self.job.status.as_ref() != Some(&status) {
+        let result = change(&mut self.record(&mut status));
+        if self.taken_up || self.job.status.as_ref() != Some(&status) {
             let mut job = self.job.clone();
             job.status = Some(status);
             self.job = self
                 .api
                 .replace_status(&self.name, &PostParams::default(), &job)
                 .await?;
+            self.taken_up = false;
         }
         Ok(result)
     }
 
+    fn record<'a>(&'a self, status: &'a mut BackupJobStatus) -> Record<'a> {
+        Record {
+            spec: &self.job.spec,
+            uid: &self.uid,
+            generation: self.job.metadata.generation,
+            status,
+            now: self.now,
+        }
+    }
+
     async fn report(&mut self) -> Result<Action, Error> {
         if let Some((progress, rate)) = self.context.transfers.progress(&self.uid, self.now) {
-            self.change(|record| record.report(&progress, rate)).await?;
+            self.change(|record| record.report(&progress, Some(rate)))
+                .await?;
         }
         let status = self.status();
         let deadline = plan::deadline(&self.job.spec, &status)

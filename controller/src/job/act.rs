@@ -48,11 +48,16 @@ impl Subject<'_> {
             Err(NoSlot::Closed) => return Ok(Action::await_change()),
             Err(NoSlot::Full { ahead, news }) => return self.wait_in_line(ahead, news).await,
         };
-        let (store, identity) = match self.open_store().await? {
+        // Both ask the API server, and neither needs the other's answer.
+        let (opened, chosen) = futures::join!(
+            self.open_store(),
+            source::choose(self.context, &self.namespace, &self.job)
+        );
+        let (store, identity) = match opened? {
             Ok(opened) => opened,
             Err(message) => return self.wait_for_store(&message).await,
         };
-        let agent = match source::choose(self.context, &self.namespace, &self.job).await {
+        let agent = match chosen {
             Ok(agent) => agent,
             Err(NotChosen::Error(error)) => return Err(error),
             Err(NotChosen::Failed(failure)) => {

@@ -70,7 +70,7 @@ struct Entry {
     cancel: CancellationToken,
     stopped_by: Option<FailureReason>,
     progress: watch::Receiver<Progress>,
-    reported: Option<(Timestamp, u64)>,
+    reported: (Timestamp, u64),
     result: Option<Result<Success, Failure>>,
 }
 
@@ -230,7 +230,8 @@ impl Transfers {
             cancel: cancel.clone(),
             stopped_by: None,
             progress: progress.clone(),
-            reported: None,
+            // There is nothing to tell before the first interval is over.
+            reported: (Timestamp::now(), 0),
             result: None,
         };
         {
@@ -329,22 +330,18 @@ impl Transfers {
 
     /// How far the transfer is and how fast of late, if it is time to write it again.
     #[must_use]
-    pub fn progress(&self, uid: &str, now: Timestamp) -> Option<(Progress, Option<u64>)> {
+    pub fn progress(&self, uid: &str, now: Timestamp) -> Option<(Progress, u64)> {
         let mut state = self.state();
         let entry = state.entries.get_mut(uid)?;
         let progress = entry.progress.borrow().clone();
-        let rate = match entry.reported {
-            None => None,
-            Some((at, bytes)) => {
-                let passed = now.duration_since(at);
-                if passed < REPORT_INTERVAL {
-                    return None;
-                }
-                let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
-                Some(progress.bytes.saturating_sub(bytes).saturating_mul(1000) / millis)
-            }
-        };
-        entry.reported = Some((now, progress.bytes));
+        let (at, bytes) = entry.reported;
+        let passed = now.duration_since(at);
+        if passed < REPORT_INTERVAL {
+            return None;
+        }
+        let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
+        let rate = progress.bytes.saturating_sub(bytes).saturating_mul(1000) / millis;
+        entry.reported = (now, progress.bytes);
         Some((progress, rate))
     }
 

@@ -32,6 +32,7 @@ impl Controller {
             .arg(format!("--allowed-source-hosts={host}"))
             .arg(format!("--admin-listen={admin}"))
             .arg("--cluster-id=e2e")
+            .arg(format!("--lease-namespace={}", ns.name))
             .env("KUBECONFIG", &ns.cluster.kubeconfig)
             // Its calls are counted from its log.
             .env(
@@ -138,7 +139,10 @@ impl Controller {
         report::memory(self.pid(), name)
     }
 
+    /// Stops it as Kubernetes does.
     pub(crate) async fn stop(&mut self) {
-        self.child.kill().await.unwrap();
+        e2e::run_ok("kill", &["-TERM", &self.pid().to_string()], b"").await;
+        let ended = self.child.wait().await.unwrap();
+        assert!(ended.success(), "{ended}: {}", self.log());
     }
 }

@@ -74,11 +74,11 @@ async fn main() {
     let idle_calls = controller.calls().since(&calls_before);
 
     let agents = StandIns::start(node, due, ARCHIVE).await;
-    let before = controller.calls();
     // Nothing was due before a schedule's creation, so each run is one that was waited for.
     let due_schedules = objects
         .schedules("due", due, "* * * * *", &agents.addresses)
         .await;
+    let before = controller.calls();
     let wanted = due * rounds;
     let limit = Duration::from_secs(60 * (rounds as u64 + 3));
     eventually_for(limit, "every schedule has run", || async {
@@ -88,10 +88,11 @@ async fn main() {
         }
     })
     .await;
+    // Some seconds of the minute are left until they are due again.
+    controller.quiet(Duration::from_secs(3)).await;
+    let calls = controller.calls().since(&before);
     objects.suspend(&due_schedules).await;
     let made = objects.made_by(&due_schedules).await;
-    controller.quiet(Duration::from_secs(8)).await;
-    let calls = controller.calls().since(&before);
     let delays = delays(&agents, &made);
     let at_end = controller.memory("VmRSS");
     let unsuccessful = objects.unsuccessful(&due_schedules).await;
