@@ -291,12 +291,13 @@ mod tests {
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(StoreConfig {
-            location: Location::File {
-                root: dir.path().to_owned(),
-            },
             prefix: "p/q".into(),
             part_size: 1 << 20,
             max_parts: 10,
+            ..StoreConfig::new(Location::File {
+                root: dir.path().to_owned(),
+                confined_to: None,
+            })
         })
         .unwrap();
         (dir, store)

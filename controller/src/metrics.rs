@@ -1,7 +1,12 @@
 //! The controller's metrics: one struct, registered into a registry that is passed in. Labels are
 //! bounded; series go when their object goes.
 
-use crate::{api::job::Phase, reason::FailureReason, transfer::Timings};
+use crate::{
+    api::job::Phase,
+    reason::FailureReason,
+    storage::{Operation, RequestObserver, RequestResult},
+    transfer::Timings,
+};
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
@@ -40,6 +45,8 @@ pub struct Metrics {
     transfer_phase: HistogramVec,
     start_delay: Histogram,
     store_ready: IntGaugeVec,
+    store_requests: IntCounterVec,
+    store_request_duration: HistogramVec,
     reconcile_duration: HistogramVec,
     reconcile_errors: IntCounterVec,
     malformed: IntGaugeVec,
@@ -181,6 +188,19 @@ impl Metrics {
                 "towline_store_ready",
                 "1 when the store is Ready.",
                 &["namespace", "store"],
+            )?,
+            store_requests: counters(
+                "towline_store_requests_total",
+                "Requests to object stores, retries too.",
+                &["operation", "result"],
+            )?,
+            store_request_duration: histograms(
+                "towline_store_request_duration_seconds",
+                "From a request to an object store to the head of its answer.",
+                &["operation"],
+                vec![
+                    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0,
+                ],
             )?,
             reconcile_duration: histograms(
                 "towline_reconcile_duration_seconds",
@@ -348,6 +368,18 @@ impl Metrics {
                 .with_label_values(&[kind, reason])
                 .inc();
         }
+    }
+}
+
+impl RequestObserver for Metrics {
+    fn request(&self, operation: Operation, result: RequestResult, took: Duration) {
+        let operation = operation.as_str();
+        self.store_requests
+            .with_label_values(&[operation, result.as_str()])
+            .inc();
+        self.store_request_duration
+            .with_label_values(&[operation])
+            .observe(took.as_secs_f64());
     }
 }
 

@@ -1,113 +1,51 @@
 //! Object stores: what one is called, how it is opened, probed and written to.
 
+mod azure;
+mod backend;
+mod capabilities;
+mod config;
+mod endpoint;
 mod error;
 mod file;
 pub mod from_api;
+mod gcs;
+mod http;
 mod probe;
 mod s3;
 mod uploads;
 
-pub use error::StoreError;
-pub(crate) use uploads::{PartWriter, Uploads};
-
-use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::{
-    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload, local::LocalFileSystem,
-    path::Path,
+pub use capabilities::Capabilities;
+pub use config::{
+    AzureConfig, AzureCredentials, GcsConfig, GcsCredentials, Location, S3Config, S3Credentials,
+    S3Encryption, StoreConfig,
 };
-use std::path::PathBuf;
+pub use error::StoreError;
+pub use http::{Operation, RequestObserver, RequestResult};
+pub use uploads::{PartWriter, Uploads};
 
-/// One object store and how to write to it.
-#[derive(Clone, Debug)]
-pub struct StoreConfig {
-    /// Where it is.
-    pub location: Location,
-    /// Before every key, without a slash at either end; may be empty.
-    pub prefix: String,
-    /// Bytes of one part of a multipart upload.
-    pub part_size: u64,
-    /// Parts of one object; a longer archive continues in a further object.
-    pub max_parts: u32,
-}
+use backend::{Backend, Client, Lister};
+use bytes::Bytes;
+use error::{Place, Right};
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload, path::Path};
+use std::sync::Arc;
 
-impl StoreConfig {
-    /// Part size when nothing else is asked for, bytes.
-    pub const DEFAULT_PART_SIZE: u64 = 16 << 20;
-    /// Parts of one object when nothing else is asked for.
-    pub const DEFAULT_MAX_PARTS: u32 = 8_192;
-}
-
-/// Where a store is.
-#[derive(Clone, Debug)]
-pub enum Location {
-    /// S3 or a compatible server.
-    S3(S3Config),
-    /// A folder.
-    File {
-        /// The folder, absolute. Opening the store creates it.
-        root: PathBuf,
-    },
-}
-
-/// How an S3 bucket is reached.
-#[derive(Clone, Debug, Default)]
-pub struct S3Config {
-    /// Bucket name.
-    pub bucket: String,
-    /// Region; `us-east-1` when a compatible server has none.
-    pub region: Option<String>,
-    /// URL of a compatible server; `None` is AWS.
-    pub endpoint: Option<String>,
-    /// `https://endpoint/bucket/key` rather than `https://bucket.endpoint/key`.
-    pub force_path_style: bool,
-    /// Whether a plain `http://` endpoint is accepted.
-    pub allow_http: bool,
-    /// Further certificate authorities, PEM.
-    pub ca_bundle: Option<String>,
-    /// `None`: ambient credentials (instance profile, web identity, environment).
-    pub credentials: Option<S3Credentials>,
-}
-
-/// A key pair. `Debug` shows no secret.
-#[derive(Clone)]
-pub struct S3Credentials {
-    /// Access key id.
-    pub access_key_id: String,
-    /// Secret access key.
-    pub secret_access_key: String,
-    /// Session token of temporary credentials.
-    pub session_token: Option<String>,
-}
-
-impl std::fmt::Debug for S3Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("S3Credentials")
-            .field("access_key_id", &self.access_key_id)
-            .finish_non_exhaustive()
-    }
-}
-
-/// An open store.
-#[derive(Debug)]
+/// An open store. `Debug` shows where it is: some clients would show their credentials.
 pub struct Store {
     config: StoreConfig,
+    place: Arc<Place>,
     backend: Backend,
 }
 
-/// The clients of one store.
-#[derive(Debug)]
-enum Backend {
-    S3(s3::Clients),
-    File {
-        objects: LocalFileSystem,
-        uploads: file::FileUploads,
-    },
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.place.url).finish()
+    }
 }
 
 /// What a create-only put found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Created {
+pub enum Created {
     /// The object is ours.
     Yes,
     /// There was one already; after a retry inside the client it may be our own.
@@ -120,9 +58,11 @@ impl Store {
     /// # Errors
     /// When the configuration is not usable.
     pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
-        if config.part_size < 5 << 20 && matches!(config.location, Location::S3(_)) {
+        if config.part_size < 5 << 20
+            && matches!(config.location, Location::S3(_) | Location::Gcs(_))
+        {
             return Err(StoreError::config(
-                "partSize must be at least 5 MiB: S3 takes no smaller parts",
+                "partSize must be at least 5 MiB: S3 and Google Cloud Storage take no smaller parts",
             ));
         }
         if config.part_size == 0 || config.part_size > 5 << 30 {
@@ -142,15 +82,13 @@ impl Store {
                 "the prefix {prefix:?} must not begin or end with a slash"
             )));
         }
-        let backend = match &config.location {
-            Location::S3(s3) => Backend::S3(s3::open(s3)?),
-            Location::File { root } => {
-                let objects = file::open(root)?;
-                let uploads = file::FileUploads::new(objects.clone(), config.part_size);
-                Backend::File { objects, uploads }
-            }
-        };
-        Ok(Self { config, backend })
+        let backend = Backend::open(&config)?;
+        let place = Arc::new(Place::new(&config.location, url(&config)));
+        Ok(Self {
+            config,
+            place,
+            backend,
+        })
     }
 
     /// How it was opened.
@@ -159,33 +97,36 @@ impl Store {
         &self.config
     }
 
-    /// For people: `s3://bucket/prefix` or `file:///folder/prefix`.
+    /// For people: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or
+    /// `file:///folder/prefix`.
     #[must_use]
     pub fn url(&self) -> String {
-        let slash = if self.config.prefix.is_empty() {
-            ""
-        } else {
-            "/"
-        };
-        match &self.config.location {
-            Location::S3(s3) => format!("s3://{}{slash}{}", s3.bucket, self.config.prefix),
-            Location::File { root } => {
-                format!("file://{}{slash}{}", root.display(), self.config.prefix)
-            }
-        }
+        self.place.url.clone()
     }
 
-    /// Proves that a backup could be written, read and deleted here, and that create-only is kept.
-    /// `folder` (under the prefix) takes the probe's object. Ends within five seconds or so.
+    /// Proves that a backup could be written, read, listed and deleted here, that uploads can be
+    /// opened and aborted and have as many parts as `max_parts`, and that create-only is kept.
+    /// `folder` (under the prefix) takes the probe's objects. An endpoint that does not answer is
+    /// told within five seconds or so.
     ///
     /// # Errors
     /// [`StoreError`] that says which right is missing.
-    pub async fn probe(&self, folder: &str) -> Result<(), StoreError> {
+    pub async fn probe(&self, folder: &str) -> Result<Capabilities, StoreError> {
         probe::probe(self, folder).await
     }
 
+    /// Finds out what speeds transfers up; whatever goes wrong means that it is not there.
+    pub async fn capabilities(&self, folder: &str) -> Capabilities {
+        probe::capabilities(self, folder).await
+    }
+
+    /// How often the store has answered that we ask too much: 429 or 503.
+    pub fn throttled(&self) -> u64 {
+        self.backend.throttled.count()
+    }
+
     /// Full key of `relative`: the prefix goes before it.
-    pub(crate) fn key(&self, relative: &str) -> Result<Path, StoreError> {
+    pub fn key(&self, relative: &str) -> Result<Path, StoreError> {
         let key = if self.config.prefix.is_empty() {
             relative.to_owned()
         } else {
@@ -195,54 +136,48 @@ impl Store {
     }
 
     /// The multipart interface, without a limit on the time of one request.
-    pub(crate) fn uploads(&self) -> Uploads<'_> {
+    pub fn uploads(&self) -> Uploads<'_> {
         Uploads::new(self)
     }
 
-    fn objects(&self) -> &dyn ObjectStore {
-        match &self.backend {
-            Backend::S3(s3) => &s3.control,
-            Backend::File { objects, .. } => objects,
-        }
+    fn client(&self, key: &Path) -> Result<&dyn ObjectStore, StoreError> {
+        self.backend.check(key)?;
+        Ok(&*self.backend.control.objects)
     }
 
-    pub(crate) fn error(&self, doing: &str, error: &object_store::Error) -> StoreError {
-        error::classify(&self.url(), doing, error)
+    fn error(&self, right: Right, doing: &str, error: &object_store::Error) -> StoreError {
+        error::classify(&self.place, right, doing, error)
     }
 
     /// Writes a small object, replacing what is there.
-    pub(crate) async fn put(&self, key: &Path, body: Bytes) -> Result<(), StoreError> {
-        self.objects()
+    pub async fn put(&self, key: &Path, body: Bytes) -> Result<(), StoreError> {
+        self.client(key)?
             .put(key, PutPayload::from_bytes(body))
             .await
             .map(drop)
-            .map_err(|e| self.error(&format!("writing {key}"), &e))
+            .map_err(|e| self.error(Right::Put, &format!("writing {key}"), &e))
     }
 
     /// Writes a small object only if there is none.
-    pub(crate) async fn create(&self, key: &Path, body: Bytes) -> Result<Created, StoreError> {
+    pub async fn create(&self, key: &Path, body: Bytes) -> Result<Created, StoreError> {
         match self
-            .objects()
+            .client(key)?
             .put_opts(key, PutPayload::from_bytes(body), PutMode::Create.into())
             .await
         {
             Ok(_) => Ok(Created::Yes),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Created::AlreadyExists),
-            Err(e) => Err(self.error(&format!("creating {key}"), &e)),
+            Err(e) => Err(self.error(Right::Put, &format!("creating {key}"), &e)),
         }
     }
 
     /// Reads a small object; `None` when there is none. A missing bucket is an error.
-    pub(crate) async fn get(
-        &self,
-        key: &Path,
-        max_bytes: u64,
-    ) -> Result<Option<Bytes>, StoreError> {
+    pub async fn get(&self, key: &Path, max_bytes: u64) -> Result<Option<Bytes>, StoreError> {
         let doing = format!("reading {key}");
-        let found = match self.objects().get(key).await {
+        let found = match self.client(key)?.get(key).await {
             Ok(found) => found,
             Err(e) if error::is_missing_object(&e) => return Ok(None),
-            Err(e) => return Err(self.error(&doing, &e)),
+            Err(e) => return Err(self.error(Right::Get, &doing, &e)),
         };
         if found.meta.size > max_bytes {
             return Err(StoreError::failed(format!(
@@ -255,63 +190,78 @@ impl Store {
             .bytes()
             .await
             .map(Some)
-            .map_err(|e| self.error(&doing, &e))
+            .map_err(|e| self.error(Right::Get, &doing, &e))
     }
 
     /// Size of an object; `None` when there is none.
-    pub(crate) async fn head(&self, key: &Path) -> Result<Option<u64>, StoreError> {
-        match self.objects().head(key).await {
+    pub async fn head(&self, key: &Path) -> Result<Option<u64>, StoreError> {
+        match self.client(key)?.head(key).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(e) if error::is_missing_object(&e) => Ok(None),
-            Err(e) => Err(self.error(&format!("asking for the size of {key}"), &e)),
+            Err(e) => {
+                let doing = format!("asking for the size of {key}");
+                Err(self.error(Right::Get, &doing, &e))
+            }
         }
     }
 
     /// Deletes an object; one that is not there counts as deleted.
-    pub(crate) async fn delete(&self, key: &Path) -> Result<(), StoreError> {
-        match self.objects().delete(key).await {
+    pub async fn delete(&self, key: &Path) -> Result<(), StoreError> {
+        match self.client(key)?.delete(key).await {
             Err(e) if !error::is_missing_object(&e) => {
-                Err(self.error(&format!("deleting {key}"), &e))
+                Err(self.error(Right::Delete, &format!("deleting {key}"), &e))
             }
             _ => Ok(()),
         }
     }
 
     /// Every object under a folder.
-    pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<ObjectMeta>, StoreError> {
-        let listed: Result<Vec<_>, _> = self.objects().list(Some(folder)).try_collect().await;
+    pub async fn list(&self, folder: &Path) -> Result<Vec<ObjectMeta>, StoreError> {
+        let objects = self.client(folder)?;
+        let listed: Result<Vec<_>, _> = objects.list(Some(folder)).try_collect().await;
         match listed {
             Err(e) if error::is_missing_object(&e) => Ok(Vec::new()),
-            other => other.map_err(|e| self.error(&format!("listing {folder}"), &e)),
+            // What lies behind a link in a folder is not the store's.
+            Ok(mut found) => {
+                found.retain(|o| self.backend.check(&o.location).is_ok());
+                Ok(found)
+            }
+            Err(e) => Err(self.error(Right::List, &format!("listing {folder}"), &e)),
         }
     }
 
     /// Reads a large object piece by piece.
-    pub(crate) async fn stream(
+    pub async fn stream(
         &self,
         key: &Path,
     ) -> Result<futures::stream::BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
-        let objects: &dyn ObjectStore = match &self.backend {
-            Backend::S3(s3) => &s3.bulk,
-            Backend::File { objects, .. } => objects,
-        };
+        self.backend.check(key)?;
+        let Client { objects, .. } = &self.backend.bulk;
         let doing = format!("reading {key}");
-        let found = objects.get(key).await.map_err(|e| self.error(&doing, &e))?;
-        let url = self.url();
+        let found = objects
+            .get(key)
+            .await
+            .map_err(|e| self.error(Right::Get, &doing, &e))?;
+        let place = Arc::clone(&self.place);
         Ok(found
             .into_stream()
-            .map_err(move |e| error::classify(&url, &doing, &e))
+            .map_err(move |e| error::classify(&place, Right::Get, &doing, &e))
             .boxed())
     }
 
     /// Aborts the uploads under `folder` that no mark names: a crash between opening one and
     /// recording its id leaves such. A store that cannot list uploads has a lifecycle rule for them.
-    pub(crate) async fn abort_unrecorded(&self, folder: &Path) -> Result<usize, StoreError> {
-        let s3 = match &self.backend {
-            Backend::File { uploads, .. } => return uploads.remove_staged(folder),
-            Backend::S3(s3) => s3,
+    pub async fn abort_unrecorded(&self, folder: &Path) -> Result<usize, StoreError> {
+        let found = match &self.backend.lister {
+            Lister::File(uploads) => {
+                uploads.check(folder)?;
+                return uploads.remove_staged(folder);
+            }
+            Lister::Azure => return Ok(0),
+            Lister::S3(lister) => lister.list(folder).await,
+            Lister::Gcs(lister) => lister.list(folder).await,
         };
-        let found = match s3.list_uploads(folder).await {
+        let found = match found {
             Ok(found) => found,
             Err(error) => {
                 tracing::info!(store = self.url(), %folder, error, "uploads cannot be listed here");
@@ -327,9 +277,26 @@ impl Store {
 
     /// Removes what a crashed write left beside `folder`'s objects; only files can be left so.
     pub(crate) fn remove_staged(&self, folder: &Path) -> Result<usize, StoreError> {
-        match &self.backend {
-            Backend::S3(_) => Ok(0),
-            Backend::File { uploads, .. } => uploads.remove_staged(folder),
+        match &self.backend.lister {
+            Lister::File(uploads) => {
+                uploads.check(folder)?;
+                uploads.remove_staged(folder)
+            }
+            Lister::S3(_) | Lister::Gcs(_) | Lister::Azure => Ok(0),
         }
+    }
+}
+
+fn url(config: &StoreConfig) -> String {
+    let place = match &config.location {
+        Location::S3(s3) => format!("s3://{}", s3.bucket),
+        Location::Gcs(gcs) => format!("gs://{}", gcs.bucket),
+        Location::Azure(azure) => format!("az://{}", azure.container),
+        Location::File { root, .. } => format!("file://{}", root.display()),
+    };
+    if config.prefix.is_empty() {
+        place
+    } else {
+        format!("{place}/{}", config.prefix)
     }
 }

@@ -4,11 +4,11 @@ use crate::{
     api::{
         BackupStore, BackupStoreStatus,
         conditions::{self, Status},
-        store::READY,
+        store::{self as api, READY},
     },
     context::{Context, STORE_PATIENCE},
     error::Error,
-    storage::{Store, StoreError, from_api},
+    storage::{Capabilities, Location, Store, StoreError, from_api},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -74,11 +74,14 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
     let mut status = status;
     status.last_probe_time = Some(Time(now));
     let (ready, reason, message) = match &found {
-        Ok(url) => (
-            Status::True,
-            "Probed",
-            format!("{url} was written, read and deleted in"),
-        ),
+        Ok((store, capabilities)) => {
+            status.location = Some(store.url());
+            status.capabilities = Some(api::Capabilities {
+                checksum: capabilities.crc64nvme.then_some(api::Checksum::Crc64Nvme),
+                list_uploads: capabilities.list_uploads,
+            });
+            (Status::True, "Probed", can(store, *capabilities))
+        }
         Err(error) => (Status::False, error.reason, error.message.clone()),
     };
     conditions::set(
@@ -128,19 +131,52 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
     )))
 }
 
+/// Opens the store of an object, with what its last probe found out.
+///
+/// # Errors
+/// [`StoreError`] that names what is missing, wrong or not allowed.
+pub async fn open(context: &Context, store: &BackupStore) -> Result<Store, StoreError> {
+    let mut config = from_api::resolve(&context.client, &context.config, store).await?;
+    config.observer = Some(context.metrics.clone());
+    Store::open(config)
+}
+
 async fn probe(
     context: &Context,
     store: &BackupStore,
     namespace: &str,
-) -> Result<String, StoreError> {
-    let opened = Store::open(from_api::resolve(&context.client, &context.config, store).await?)?;
+) -> Result<(Store, Capabilities), StoreError> {
+    let opened = open(context, store).await?;
     match tokio::time::timeout(STORE_PATIENCE, opened.probe(namespace)).await {
-        Ok(probed) => probed.map(|()| opened.url()),
+        Ok(probed) => probed.map(|capabilities| (opened, capabilities)),
         Err(_) => Err(StoreError {
             message: format!("{} does not answer: check the endpoint", opened.url()),
             reason: StoreError::UNREACHABLE,
         }),
     }
+}
+
+/// What the store was seen to do, for people.
+fn can(store: &Store, capabilities: Capabilities) -> String {
+    let mut text = format!(
+        "objects were written, read, listed and deleted in {}, uploads opened and aborted",
+        store.url()
+    );
+    if capabilities.crc64nvme {
+        text.push_str("; the store compares checksums of parts (CRC64NVME)");
+    }
+    let listed = match store.config().location {
+        Location::S3(_) | Location::Gcs(_) => capabilities.list_uploads,
+        // Azure drops what was not committed after a week; in a folder it is a file.
+        Location::Azure(_) | Location::File { .. } => true,
+    };
+    if !listed {
+        text.push_str(
+            "; it does not let unfinished uploads be listed, and so those that a crash leaves are not found: \
+             give the bucket a lifecycle rule that aborts incomplete uploads after some days",
+        );
+    }
+    text
 }
 
 fn until(due: Timestamp, now: Timestamp) -> Duration {

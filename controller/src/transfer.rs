@@ -3,6 +3,7 @@
 //! Knows nothing of Kubernetes: the controller runs it beside its reconcilers, the command line runs
 //! it as its main job.
 
+mod pace;
 mod peek;
 mod progress;
 mod pull;

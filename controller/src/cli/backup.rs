@@ -103,7 +103,7 @@ impl BackupArgs {
         };
         check_recipients(&self.recipient)?;
         let tls = self.tls.open(&base)?;
-        let store = Arc::new(self.store.open(false)?);
+        let store = Arc::new(self.store.open_for_transfer().await?);
         let name = match &self.name {
             Some(name) => name.clone(),
             None => dns_name(&base.host_str().unwrap_or_default().to_ascii_lowercase()).map_err(

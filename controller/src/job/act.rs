@@ -16,7 +16,7 @@ use crate::{
     catalog::{JobIdentity, Manifest},
     error::Error,
     reason::{FailureReason, Retry},
-    storage::{Store, from_api},
+    storage::Store,
     transfer::{BackupParameters, Success, Timings, Transfer},
 };
 use kube::{ResourceExt, runtime::controller::Action};
@@ -336,12 +336,7 @@ impl Subject<'_> {
             Some(Ok(store)) => store,
         };
         let identity = self.identity(store.uid())?;
-        let opened =
-            match from_api::resolve(&self.context.client, &self.context.config, &store).await {
-                Ok(config) => Store::open(config),
-                Err(error) => Err(error),
-            };
-        Ok(match opened {
+        Ok(match crate::store::open(self.context, &store).await {
             Ok(opened) => Ok((Arc::new(opened), identity)),
             Err(error) => Err(format!("BackupStore {name}: {error}")),
         })

@@ -21,7 +21,11 @@ use std::{
 /// End of the name of a staging file.
 const STAGED: &str = ".partial";
 
-pub(super) fn open(root: &std::path::Path) -> std::result::Result<LocalFileSystem, StoreError> {
+/// Opens a folder and makes it; below `confined_to` no name may be a symbolic link.
+pub(super) fn open(
+    root: &std::path::Path,
+    confined_to: Option<&std::path::Path>,
+) -> std::result::Result<LocalFileSystem, StoreError> {
     let plain = root.is_absolute()
         && root
             .components()
@@ -31,6 +35,9 @@ pub(super) fn open(root: &std::path::Path) -> std::result::Result<LocalFileSyste
             "the folder {} must be an absolute path without `..`",
             root.display()
         )));
+    }
+    if let Some(limit) = confined_to {
+        refuse_links(limit, root)?;
     }
     std::fs::create_dir_all(root).map_err(|e| {
         StoreError::config(format!(
@@ -45,16 +52,83 @@ pub(super) fn open(root: &std::path::Path) -> std::result::Result<LocalFileSyste
         })
 }
 
+/// Refuses a path below `limit` that leads through a symbolic link, or is one: whoever can plant it
+/// would have the controller write, or read, elsewhere. What does not exist yet is no link.
+fn refuse_links(
+    limit: &std::path::Path,
+    path: &std::path::Path,
+) -> std::result::Result<(), StoreError> {
+    let not_allowed = |message| StoreError {
+        message,
+        reason: StoreError::NOT_ALLOWED,
+    };
+    let Ok(below) = path.strip_prefix(limit) else {
+        return Err(not_allowed(format!(
+            "{} does not lie below the file store root",
+            path.display()
+        )));
+    };
+    let mut at = limit.to_owned();
+    for name in below.components() {
+        at.push(name);
+        match std::fs::symlink_metadata(&at) {
+            Ok(found) if found.is_symlink() => {
+                return Err(not_allowed(format!(
+                    "{} is a symbolic link, which a file store does not follow: remove it",
+                    at.display()
+                )));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => break,
+            Err(e) => {
+                return Err(StoreError::failed(format!(
+                    "{} cannot be looked at: {e}",
+                    at.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Multipart uploads into a folder. Every part but the last must have the store's part size.
 #[derive(Clone, Debug)]
 pub(super) struct FileUploads {
     objects: LocalFileSystem,
     part_size: u64,
+    confined_to: Option<PathBuf>,
 }
 
 impl FileUploads {
-    pub(super) fn new(objects: LocalFileSystem, part_size: u64) -> Self {
-        Self { objects, part_size }
+    pub(super) fn new(
+        objects: LocalFileSystem,
+        part_size: u64,
+        confined_to: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            objects,
+            part_size,
+            confined_to,
+        }
+    }
+
+    /// Refuses a key behind a symbolic link, where links are not followed.
+    pub(super) fn check(&self, key: &Path) -> std::result::Result<(), StoreError> {
+        let path = self
+            .objects
+            .path_to_filesystem(key)
+            .map_err(|e| StoreError::failed(e.to_string()))?;
+        self.check_path(&path)
+    }
+
+    fn check_path(&self, path: &std::path::Path) -> std::result::Result<(), StoreError> {
+        let Some(limit) = &self.confined_to else {
+            return Ok(());
+        };
+        // The operator's own folder may lie behind a link.
+        let limit = std::fs::canonicalize(limit)
+            .map_err(|e| StoreError::failed(format!("{} is gone: {e}", limit.display())))?;
+        refuse_links(&limit, path)
     }
 
     fn staged(&self, key: &Path, id: &str) -> Result<PathBuf> {
@@ -67,7 +141,10 @@ impl FileUploads {
         }
         let mut name = self.objects.path_to_filesystem(key)?.into_os_string();
         name.push(format!(".{id}{STAGED}"));
-        Ok(name.into())
+        let path = PathBuf::from(name);
+        self.check_path(&path)
+            .map_err(|e| failed("upload", key, io::Error::other(e.message)))?;
+        Ok(path)
     }
 
     /// Removes the staging files in one folder: ours, and `name#1` of a crashed small write.
@@ -240,8 +317,8 @@ mod tests {
     fn uploads() -> (tempfile::TempDir, FileUploads) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("a")).unwrap();
-        let fs = open(dir.path()).unwrap();
-        (dir, FileUploads::new(fs, 4))
+        let fs = open(dir.path(), None).unwrap();
+        (dir, FileUploads::new(fs, 4, None))
     }
 
     fn part(text: &'static str) -> PutPayload {
@@ -305,9 +382,58 @@ mod tests {
         );
     }
 
+    /// Whatever somebody plants in the folder of a tenant, nothing is read or written elsewhere.
+    #[tokio::test]
+    async fn links_lead_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = dir.path().join("root");
+        let outside = dir.path().join("outside");
+        std::fs::create_dir_all(limit.join("a/store")).unwrap();
+        std::fs::create_dir_all(limit.join("b")).unwrap();
+        std::fs::create_dir_all(outside.join("x")).unwrap();
+        let link = |from: &std::path::Path, to: &std::path::Path| {
+            std::os::unix::fs::symlink(to, from).unwrap();
+        };
+        // A namespace or a store that is a link is not opened, nor made where it leads to.
+        link(&limit.join("c"), &outside);
+        link(&limit.join("a/linked"), &limit.join("b"));
+        for root in ["c", "c/new", "a/linked", "a/linked/new"] {
+            let error = open(&limit.join(root), Some(&limit)).unwrap_err();
+            assert_eq!(error.reason, StoreError::NOT_ALLOWED, "{root}");
+        }
+        assert!(!outside.join("new").exists() && !limit.join("b/new").exists());
+        // Planted after it was opened: a folder, an object, a staging file, the store itself.
+        let fs = open(&limit.join("a/store"), Some(&limit)).unwrap();
+        let up = FileUploads::new(fs, 4, Some(limit.clone()));
+        let store = limit.join("a/store");
+        std::fs::create_dir(store.join("job")).unwrap();
+        let id = up.create_multipart(&Path::from("job/y")).await.unwrap();
+        let staged = store.join(format!("job/y.{id}{STAGED}"));
+        std::fs::remove_file(&staged).unwrap();
+        std::fs::write(outside.join("precious"), "untouched").unwrap();
+        link(&staged, &outside.join("precious"));
+        link(&store.join("planted"), &outside);
+        for key in ["planted/x", "planted"] {
+            assert!(up.check(&Path::from(key)).is_err(), "{key}");
+        }
+        assert!(up.create_multipart(&Path::from("planted/x")).await.is_err());
+        let written = up
+            .put_part(&Path::from("job/y"), &id, 0, part("1234"))
+            .await;
+        assert!(written.is_err());
+        assert_eq!(
+            std::fs::read_to_string(outside.join("precious")).unwrap(),
+            "untouched"
+        );
+        std::fs::rename(&store, limit.join("a/moved")).unwrap();
+        link(&store, &outside);
+        assert!(up.check(&Path::from("x/y")).is_err());
+        assert_eq!(std::fs::read_dir(outside.join("x")).unwrap().count(), 0);
+    }
+
     #[test]
     fn a_root_is_absolute_and_plain() {
-        assert!(open(std::path::Path::new("relative")).is_err());
-        assert!(open(std::path::Path::new("/tmp/../etc/x")).is_err());
+        assert!(open(std::path::Path::new("relative"), None).is_err());
+        assert!(open(std::path::Path::new("/tmp/../etc/x"), None).is_err());
     }
 }

@@ -1,20 +1,23 @@
 //! From a `BackupStore` and its Secret to a [`StoreConfig`], within what the controller's operator allows.
 
-use super::{Location, S3Config, S3Credentials, StoreConfig, StoreError};
+mod secret;
+
+use super::{
+    AzureConfig, Capabilities, GcsConfig, Location, S3Config, S3Encryption, StoreConfig, StoreError,
+};
 use crate::{
-    api::{BackupStore, BackupStoreSpec, check_name, store::S3Spec},
+    api::{
+        BackupStore, BackupStoreSpec, check_name,
+        conditions::{self},
+        store::{Algorithm, Checksum, READY},
+    },
     config::Config,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
-use std::{collections::BTreeMap, net::IpAddr};
+use secret::Values;
 
-/// Keys of the Secret, as the AWS command line names them.
-const ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
-const SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
-const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
-
-/// Reads the Secret that a store names and makes its configuration.
+/// Reads the Secret that a store names and makes its configuration, with what the last probe found.
 ///
 /// # Errors
 /// [`StoreError`] that names what is missing or not allowed: `SecretNotFound`, `SecretIncomplete`,
@@ -26,24 +29,42 @@ pub async fn resolve(
 ) -> Result<StoreConfig, StoreError> {
     let namespace = store.namespace().unwrap_or_default();
     let secret = match &store.spec.credentials_secret_ref {
-        Some(reference) => Some(read_secret(client, &namespace, &reference.name).await?),
+        Some(reference) => {
+            let keys = secret::keys(&store.spec);
+            Some(read_secret(client, &namespace, &reference.name, keys).await?)
+        }
         None => None,
     };
-    let resolved = build(config, &namespace, &store.spec, secret.as_ref())?;
-    if let Location::S3(S3Config {
-        endpoint: Some(endpoint),
-        ..
-    }) = &resolved.location
-    {
-        refuse_local(endpoint).await?;
-    }
+    let mut resolved = build(config, &namespace, &store.spec, secret.as_ref())?;
+    resolved.capabilities = found(store);
     Ok(resolved)
 }
 
-async fn read_secret(client: &Client, namespace: &str, name: &str) -> Result<Secret, StoreError> {
+/// What the last probe of this very spec found out.
+fn found(store: &BackupStore) -> Capabilities {
+    let Some(status) = &store.status else {
+        return Capabilities::default();
+    };
+    let current = conditions::get(&status.conditions, READY)
+        .is_some_and(|ready| ready.observed_generation == store.metadata.generation);
+    match &status.capabilities {
+        Some(found) if current => Capabilities {
+            crc64nvme: found.checksum == Some(Checksum::Crc64Nvme),
+            list_uploads: found.list_uploads,
+        },
+        _ => Capabilities::default(),
+    }
+}
+
+async fn read_secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    keys: &str,
+) -> Result<Secret, StoreError> {
     check_name(name).map_err(|why| {
         problem(
-            "NotAllowed",
+            StoreError::NOT_ALLOWED,
             format!("spec.credentialsSecretRef.name: {why}"),
         )
     })?;
@@ -54,9 +75,7 @@ async fn read_secret(client: &Client, namespace: &str, name: &str) -> Result<Sec
         Ok(Some(secret)) => Ok(secret),
         Ok(None) => Err(problem(
             "SecretNotFound",
-            format!(
-                "Secret {name} does not exist in namespace {namespace}: create it with the keys {ACCESS_KEY_ID} and {SECRET_ACCESS_KEY}"
-            ),
+            format!("Secret {name} does not exist in namespace {namespace}: create it with {keys}"),
         )),
         Err(kube::Error::Api(status)) if status.code == 403 => Err(problem(
             "SecretNotFound",
@@ -78,13 +97,54 @@ fn build(
     spec: &BackupStoreSpec,
     secret: Option<&Secret>,
 ) -> Result<StoreConfig, StoreError> {
-    let location = match (&spec.s3, &spec.file) {
-        (Some(s3), None) => Location::S3(s3_config(config, namespace, s3, secret)?),
-        (None, Some(file)) => {
+    let secret = secret.map(|secret| Values::new(namespace, secret));
+    let cloud = spec.file.is_none();
+    if cloud && secret.is_none() && !config.ambient_credentials_namespaces.contains(namespace) {
+        return Err(problem(
+            StoreError::NOT_ALLOWED,
+            format!(
+                "set spec.credentialsSecretRef: namespace {namespace} may not use the controller's own cloud identity (--ambient-credentials-namespaces)"
+            ),
+        ));
+    }
+    let secret = secret.as_ref();
+    let location = match (&spec.s3, &spec.gcs, &spec.azure, &spec.file) {
+        (Some(s3), None, None, None) => Location::S3(S3Config {
+            bucket: s3.bucket.clone(),
+            region: s3.region.clone(),
+            endpoint: s3.endpoint.clone(),
+            force_path_style: s3.force_path_style,
+            allow_http: s3.allow_http,
+            ca_bundle: s3.ca_bundle.clone(),
+            encryption: spec
+                .server_side_encryption
+                .as_ref()
+                .map(|sse| match sse.algorithm {
+                    Algorithm::Aes256 => S3Encryption::Aes256,
+                    Algorithm::Kms => S3Encryption::Kms(sse.kms_key_id.clone()),
+                }),
+            credentials: secret.map(Values::s3).transpose()?,
+        }),
+        (None, Some(gcs), None, None) => Location::Gcs(GcsConfig {
+            bucket: gcs.bucket.clone(),
+            endpoint: gcs.endpoint.clone(),
+            allow_http: gcs.allow_http,
+            ca_bundle: gcs.ca_bundle.clone(),
+            credentials: secret.map(Values::gcs).transpose()?,
+        }),
+        (None, None, Some(azure), None) => Location::Azure(AzureConfig {
+            container: azure.container.clone(),
+            account: azure.account.clone(),
+            endpoint: azure.endpoint.clone(),
+            allow_http: azure.allow_http,
+            ca_bundle: azure.ca_bundle.clone(),
+            credentials: secret.map(Values::azure).transpose()?,
+        }),
+        (None, None, None, Some(file)) => {
             let Some(root) = &config.file_store_root else {
                 return Err(problem(
-                    "NotAllowed",
-                    "this controller takes no file stores: use s3, or have it started with --file-store-root".into(),
+                    StoreError::NOT_ALLOWED,
+                    "this controller takes no file stores: use s3, gcs or azure, or have it started with --file-store-root".into(),
                 ));
             };
             // The API server has checked this already; a CRD may be older than the controller.
@@ -94,135 +154,28 @@ fn build(
                 .any(|name| matches!(name, "" | "." | ".."))
             {
                 return Err(problem(
-                    "NotAllowed",
+                    StoreError::NOT_ALLOWED,
                     "spec.file.path must be a relative path without . or ..".into(),
                 ));
             }
             Location::File {
                 root: root.join(namespace).join(&file.path),
+                confined_to: Some(root.clone()),
             }
         }
         _ => {
             return Err(problem(
                 StoreError::FAILED,
-                "set exactly one of spec.s3 and spec.file".into(),
+                "set exactly one of spec.s3, spec.gcs, spec.azure and spec.file".into(),
             ));
         }
     };
     Ok(StoreConfig {
-        location,
         prefix: spec.prefix.clone().unwrap_or_default(),
         part_size: spec.part_size,
         max_parts: spec.max_parts,
+        ..StoreConfig::new(location)
     })
-}
-
-fn s3_config(
-    config: &Config,
-    namespace: &str,
-    s3: &S3Spec,
-    secret: Option<&Secret>,
-) -> Result<S3Config, StoreError> {
-    let credentials = match secret {
-        Some(secret) => Some(credentials(namespace, secret)?),
-        None if config.ambient_credentials_namespaces.contains(namespace) => None,
-        None => {
-            return Err(problem(
-                "NotAllowed",
-                format!(
-                    "set spec.credentialsSecretRef: namespace {namespace} may not use the controller's own cloud identity (--ambient-credentials-namespaces)"
-                ),
-            ));
-        }
-    };
-    Ok(S3Config {
-        bucket: s3.bucket.clone(),
-        region: s3.region.clone(),
-        endpoint: s3.endpoint.clone(),
-        force_path_style: s3.force_path_style,
-        allow_http: s3.allow_http,
-        ca_bundle: s3.ca_bundle.clone(),
-        credentials,
-    })
-}
-
-fn credentials(namespace: &str, secret: &Secret) -> Result<S3Credentials, StoreError> {
-    let name = secret.name_any();
-    let empty = BTreeMap::new();
-    let data = secret.data.as_ref().unwrap_or(&empty);
-    let read = |key: &str| -> Result<Option<String>, StoreError> {
-        let Some(value) = data.get(key) else {
-            return Ok(None);
-        };
-        let text = std::str::from_utf8(&value.0)
-            .map(str::trim)
-            .unwrap_or_default();
-        if text.is_empty() || text.chars().any(char::is_control) {
-            return Err(problem(
-                "SecretIncomplete",
-                format!(
-                    "key {key} of Secret {name} in namespace {namespace} is empty or not plain text: write the key as the store gave it"
-                ),
-            ));
-        }
-        Ok(Some(text.to_owned()))
-    };
-    let required = |key: &str| {
-        read(key)?.ok_or_else(|| {
-            problem(
-                "SecretIncomplete",
-                format!("Secret {name} in namespace {namespace} has no key {key}: add it"),
-            )
-        })
-    };
-    Ok(S3Credentials {
-        access_key_id: required(ACCESS_KEY_ID)?,
-        secret_access_key: required(SECRET_ACCESS_KEY)?,
-        session_token: read(SESSION_TOKEN)?,
-    })
-}
-
-/// Refuses endpoints on the controller's own host and link, where metadata services live. A name
-/// that does not resolve is left to the request, whose error says so.
-async fn refuse_local(endpoint: &str) -> Result<(), StoreError> {
-    let Ok(url) = url::Url::parse(endpoint) else {
-        return Err(problem(
-            StoreError::FAILED,
-            format!(
-                "spec.s3.endpoint {endpoint:?} is not a URL: write https://host or https://host:port"
-            ),
-        ));
-    };
-    let host = url
-        .host_str()
-        .unwrap_or_default()
-        .trim_matches(['[', ']'])
-        .to_owned();
-    let port = url.port_or_known_default().unwrap_or(443);
-    let addresses: Vec<IpAddr> = match host.parse() {
-        Ok(address) => vec![address],
-        Err(_) => tokio::net::lookup_host((host.as_str(), port))
-            .await
-            .map(|found| found.map(|a| a.ip()).collect())
-            .unwrap_or_default(),
-    };
-    match addresses.iter().find(|a| is_local(**a)) {
-        Some(address) => Err(problem(
-            "NotAllowed",
-            format!(
-                "spec.s3.endpoint {endpoint} is {address}, a loopback or link-local address of the controller: name the store by an address that others reach too"
-            ),
-        )),
-        None => Ok(()),
-    }
-}
-
-/// Loopback, link-local and unspecified addresses, also as IPv4 within IPv6.
-fn is_local(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
-    }
 }
 
 fn problem(reason: &'static str, message: String) -> StoreError {
@@ -231,7 +184,12 @@ fn problem(reason: &'static str, message: String) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use super::secret::{
+        ACCESS_KEY_ID, CLIENT_ID, CLIENT_SECRET, SAS_TOKEN, SECRET_ACCESS_KEY, SERVICE_ACCOUNT_KEY,
+        SESSION_TOKEN, STORAGE_KEY, TENANT_ID,
+    };
     use super::*;
+    use crate::storage::{AzureCredentials, GcsCredentials};
     use k8s_openapi::ByteString;
 
     fn config(root: Option<&str>, ambient: &[&str]) -> Config {
@@ -369,28 +327,141 @@ mod tests {
             None,
         )
         .unwrap();
-        let Location::File { root } = built.location else {
+        let Location::File { root, confined_to } = built.location else {
             panic!("not a folder")
         };
         assert_eq!(root, std::path::Path::new("/backups/a/mysql/main"));
+        assert_eq!(
+            confined_to.as_deref(),
+            Some(std::path::Path::new("/backups"))
+        );
     }
 
-    #[tokio::test]
-    async fn local_endpoints_are_refused() {
-        for (endpoint, refused) in [
-            ("http://127.0.0.1:9000", true),
-            ("http://127.1:9000", true),
-            ("http://2130706433", true),
-            ("http://localhost:9000", true),
-            ("http://[::1]:9000", true),
-            ("http://[::ffff:127.0.0.1]:9000", true),
-            ("http://169.254.169.254", true),
-            ("http://[fe80::1]", true),
-            ("http://0.0.0.0", true),
-            ("http://10.0.0.7:9000", false),
-            ("https://[2001:db8::1]", false),
+    #[test]
+    fn each_cloud_has_its_own_keys() {
+        let gcs = || {
+            spec(
+                serde_json::json!({"gcs": {"bucket": "backups"}, "credentialsSecretRef": {"name": "s"}}),
+            )
+        };
+        let azure = || {
+            spec(
+                serde_json::json!({"azure": {"container": "backups", "account": "acc"},
+                "credentialsSecretRef": {"name": "s"}}),
+            )
+        };
+        let built = |spec: BackupStoreSpec, data: &[(&str, &str)]| {
+            build(&config(None, &[]), "a", &spec, Some(&secret(data)))
+        };
+        let location = |spec, data| built(spec, data).unwrap().location;
+        assert!(matches!(
+            location(
+                gcs(),
+                &[(SERVICE_ACCOUNT_KEY, "{\"private_key\": \"a\\nb\"}\n")]
+            ),
+            Location::Gcs(GcsConfig {
+                credentials: Some(GcsCredentials::ServiceAccountKey(_)),
+                ..
+            })
+        ));
+        assert!(matches!(
+            location(azure(), &[(STORAGE_KEY, "a2V5")]),
+            Location::Azure(AzureConfig {
+                credentials: Some(AzureCredentials::AccountKey(_)),
+                ..
+            })
+        ));
+        let sas = location(azure(), &[(SAS_TOKEN, "?sv=1&sig=x")]);
+        assert!(matches!(
+            sas,
+            Location::Azure(AzureConfig { credentials: Some(AzureCredentials::SasToken(token)), .. })
+                if token == "sv=1&sig=x"
+        ));
+        let principal = [(TENANT_ID, "t"), (CLIENT_ID, "c"), (CLIENT_SECRET, "s")];
+        assert!(matches!(
+            location(azure(), &principal),
+            Location::Azure(AzureConfig {
+                credentials: Some(AzureCredentials::ClientSecret { .. }),
+                ..
+            })
+        ));
+        for (what, spec, data, part) in [
+            (
+                "gcs",
+                gcs(),
+                vec![],
+                "has no key GOOGLE_SERVICE_ACCOUNT_KEY",
+            ),
+            (
+                "no JSON",
+                gcs(),
+                vec![(SERVICE_ACCOUNT_KEY, "s3cret")],
+                "is not the JSON",
+            ),
+            (
+                "azure",
+                azure(),
+                vec![],
+                "AZURE_STORAGE_KEY, or AZURE_STORAGE_SAS_TOKEN, or AZURE_TENANT_ID",
+            ),
+            (
+                "two",
+                azure(),
+                vec![(STORAGE_KEY, "s3cret"), (SAS_TOKEN, "b")],
+                "more than one",
+            ),
+            (
+                "half",
+                azure(),
+                vec![(CLIENT_ID, "c")],
+                "has no key AZURE_TENANT_ID",
+            ),
         ] {
-            assert_eq!(refuse_local(endpoint).await.is_err(), refused, "{endpoint}");
+            let error = built(spec, &data).unwrap_err();
+            assert_eq!(error.reason, "SecretIncomplete", "{what}");
+            assert!(error.message.contains(part), "{what}: {error}");
+            assert!(!error.message.contains("s3cret"), "{what}: {error}");
+        }
+    }
+
+    /// Ambient credentials are for the namespaces that may have them, whatever the cloud.
+    #[test]
+    fn ambient_credentials_are_for_some_namespaces() {
+        for json in [
+            serde_json::json!({"s3": {"bucket": "backups"}}),
+            serde_json::json!({"gcs": {"bucket": "backups"}}),
+            serde_json::json!({"azure": {"container": "backups", "account": "acc"}}),
+        ] {
+            let error = build(&config(None, &["b"]), "a", &spec(json.clone()), None).unwrap_err();
+            assert_eq!(error.reason, StoreError::NOT_ALLOWED);
+            assert!(error.message.contains("credentialsSecretRef"), "{error}");
+            assert!(build(&config(None, &["a"]), "a", &spec(json), None).is_ok());
+        }
+        // An access token of Google or Azure would be given away to whatever the endpoint is.
+        for json in [
+            serde_json::json!({"gcs": {"bucket": "backups", "endpoint": "https://evil.example"}}),
+            serde_json::json!({"azure": {"container": "backups", "account": "acc", "endpoint": "https://evil.example"}}),
+        ] {
+            let built = build(&config(None, &["a"]), "a", &spec(json), None).unwrap();
+            let error = crate::storage::Store::open(built).unwrap_err();
+            assert!(error.message.contains("ambient"), "{error}");
+        }
+    }
+
+    /// What a probe of another spec found is not relied upon.
+    #[test]
+    fn capabilities_are_those_of_this_spec() {
+        for (generation, used) in [(1, true), (2, false)] {
+            let store: BackupStore = serde_json::from_value(serde_json::json!({
+                "apiVersion": "towline.dev/v1alpha1", "kind": "BackupStore",
+                "metadata": {"name": "s", "generation": generation},
+                "spec": {"s3": {"bucket": "backups"}},
+                "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "Probed", "message": "",
+                    "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                    "capabilities": {"checksum": "CRC64NVME", "listUploads": true}}
+            }))
+            .unwrap();
+            assert_eq!(found(&store).crc64nvme, used);
         }
     }
 }

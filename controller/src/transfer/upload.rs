@@ -1,6 +1,7 @@
 //! Puts a stream of unknown length into a store with bounded memory, and makes it visible only
 //! when it is told to.
 
+use super::pace::Pace;
 use crate::{
     catalog::{JobIdentity, Mark, ObjectRef, UploadRef},
     storage::{PartWriter, Store, StoreError},
@@ -8,10 +9,15 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use object_store::{multipart::PartId, path::Path};
 use std::{sync::Arc, time::Duration};
-use tokio::task::{JoinError, JoinSet};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
-/// Parts sent at once; with the one that is being filled this bounds the memory of a transfer.
+/// Parts sent at once when the store keeps up; with the one that is being filled this bounds the memory of a transfer.
 const IN_FLIGHT: usize = 4;
+/// How often a part is sent that arrives as something else.
+const MAX_SENT: u32 = 3;
 /// How long a store may take to put the parts of one object together; S3 needs minutes for many.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(900);
 /// How long parts under way may take to end before they are cut off.
@@ -35,6 +41,8 @@ struct PartDone {
     object: usize,
     index: usize,
     buffer: Bytes,
+    /// How often it was sent.
+    sent: u32,
     result: Result<PartId, StoreError>,
 }
 
@@ -50,6 +58,9 @@ pub(crate) struct Upload {
     parts: JoinSet<PartDone>,
     /// A task of its own, so that an id is learned even when the transfer is cancelled meanwhile.
     opening: JoinSet<Result<(Path, String), StoreError>>,
+    pace: Pace,
+    /// When the store last finished a part, or had none to finish.
+    last_part: Instant,
     store_stall: Duration,
 }
 
@@ -72,6 +83,8 @@ impl Upload {
             spare: Vec::new(),
             parts: JoinSet::new(),
             opening: JoinSet::new(),
+            pace: Pace::new(IN_FLIGHT),
+            last_part: Instant::now(),
             store_stall,
         }
     }
@@ -273,7 +286,7 @@ impl Upload {
         {
             self.open_object().await?;
         }
-        while self.parts.len() >= IN_FLIGHT {
+        while self.parts.len() >= self.pace.limit() {
             self.wait_part().await?;
         }
         let object = self.objects.len().saturating_sub(1);
@@ -284,6 +297,17 @@ impl Upload {
         let index = current.parts.len();
         current.parts.push(None);
         current.bytes += buffer.len() as u64;
+        if self.parts.is_empty() {
+            self.last_part = Instant::now();
+        }
+        self.spawn_part(object, index, buffer, 1);
+        Ok(())
+    }
+
+    fn spawn_part(&mut self, object: usize, index: usize, buffer: Bytes, sent: u32) {
+        let Some(current) = self.objects.get(object) else {
+            return;
+        };
         let writer = current.writer.clone();
         self.parts.spawn(async move {
             let result = writer.put(index, buffer.clone()).await;
@@ -291,10 +315,10 @@ impl Upload {
                 object,
                 index,
                 buffer,
+                sent,
                 result,
             }
         });
-        Ok(())
     }
 
     async fn wait_part(&mut self) -> Result<(), StoreError> {
@@ -314,7 +338,27 @@ impl Upload {
 
     fn note(&mut self, done: Result<PartDone, JoinError>) -> Result<(), StoreError> {
         let done = done.map_err(|e| lost_task(&e))?;
-        let part = done.result?;
+        self.pace.part_done(self.store.throttled());
+        let part = match done.result {
+            Ok(part) => part,
+            Err(error) => {
+                let again = match error.reason {
+                    // The client has waited and tried for minutes; it goes on as long as the
+                    // store takes any part at all.
+                    StoreError::THROTTLED => self.last_part.elapsed() < self.store_stall,
+                    // The line has spoilt it: once is bad luck.
+                    StoreError::CORRUPTED => done.sent < MAX_SENT,
+                    _ => false,
+                };
+                if !again {
+                    return Err(error);
+                }
+                tracing::info!(error = error.message, "a part is sent again");
+                self.spawn_part(done.object, done.index, done.buffer, done.sent + 1);
+                return Ok(());
+            }
+        };
+        self.last_part = Instant::now();
         if let Some(slot) = self
             .objects
             .get_mut(done.object)
@@ -334,3 +378,6 @@ impl Upload {
 fn lost_task(error: &JoinError) -> StoreError {
     StoreError::failed(format!("an upload's task ended without an answer: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,8 @@
 use crate::{
     agent::{Agent, Step, TOKEN, good, head, problem},
     body,
-    place::{Gateway, files},
+    place::files,
+    servers::Server,
 };
 use std::{
     io::Write as _,
@@ -74,7 +75,7 @@ pub(crate) fn archive(data: &[u8]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backup_ls_and_verify() {
-    let gateway = Gateway::start().await;
+    let gateway = Server::versitygw().await;
     let dir = tempfile::tempdir().unwrap();
     let mut stores = vec![vec![
         "--store".to_owned(),
@@ -343,15 +344,14 @@ async fn interrupted_and_killed() {
         let mark = left.iter().find(|f| f.ends_with("upload.json")).unwrap();
         let job: towline_controller::catalog::JobIdentity =
             serde_json::from_slice(&std::fs::read(mark).unwrap()).unwrap();
-        let place =
-            towline_controller::storage::Store::open(towline_controller::storage::StoreConfig {
-                location: towline_controller::storage::Location::File {
+        let place = towline_controller::storage::Store::open(
+            towline_controller::storage::StoreConfig::new(
+                towline_controller::storage::Location::File {
                     root: dir.path().to_owned(),
+                    confined_to: None,
                 },
-                prefix: String::new(),
-                part_size: towline_controller::storage::StoreConfig::DEFAULT_PART_SIZE,
-                max_parts: 8,
-            });
+            ),
+        );
         let place = place.unwrap();
         let cleaned = towline_controller::catalog::clean_attempt(&place, &job, 1)
             .await

@@ -6,8 +6,10 @@ use crate::{
     body,
     gate::{Gate, Side},
     job,
-    place::{Gateway, Place},
-    run, transfer_of,
+    place::Place,
+    run,
+    servers::Server,
+    transfer_of,
 };
 use tokio_util::sync::CancellationToken;
 use towline_controller::{
@@ -17,7 +19,7 @@ use towline_controller::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn death_at_any_request() {
-    let Some(gateway) = Gateway::start().await else {
+    let Some(gateway) = Server::versitygw().await else {
         return;
     };
     let gate = Gate::before(&gateway.endpoint).await;
@@ -122,7 +124,7 @@ async fn death_at_any_request() {
 /// An abandoned job: a zombie's completed objects go, whatever it does later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zombie_meets_the_abandoned_manifest() {
-    let Some(gateway) = Gateway::start().await else {
+    let Some(gateway) = Server::versitygw().await else {
         return;
     };
     let gate = Gate::before(&gateway.endpoint).await;
@@ -165,7 +167,7 @@ async fn a_zombie_meets_the_abandoned_manifest() {
 /// A reply that is lost is no failure when the store has done it.
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_replies() {
-    let Some(gateway) = Gateway::start().await else {
+    let Some(gateway) = Server::versitygw().await else {
         return;
     };
     let gate = Gate::before(&gateway.endpoint).await;

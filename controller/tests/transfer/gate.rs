@@ -9,7 +9,10 @@ use hyper_util::rt::TokioIo;
 use std::{
     collections::HashSet,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -27,16 +30,29 @@ pub(crate) enum Side {
 
 type Matches = fn(&Method, &Uri) -> bool;
 
+/// Whether a request writes a part: of S3 and Google, or a block of Azure.
+pub(crate) fn is_part(method: &Method, uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    *method == Method::PUT && (query.contains("partNumber=") || query.contains("comp=block&"))
+}
+
 #[derive(Default)]
 struct Plan {
     stop_at: Option<(usize, Side)>,
     lose_reply: Option<Matches>,
+    /// Of so many parts that come, a byte is changed on the way.
+    spoil: usize,
+    one_part_at_a_time: bool,
+    max_parts: Option<u32>,
     seen: usize,
 }
 
 struct State {
     upstream: SocketAddr,
     plan: Mutex<Plan>,
+    /// Parts that are under way, and bytes of those that the server has.
+    parts: AtomicUsize,
+    stored: AtomicU64,
     reached: watch::Sender<Option<String>>,
     /// Peers of the connections that are open.
     open: watch::Sender<HashSet<SocketAddr>>,
@@ -58,6 +74,8 @@ impl Gate {
         let state = Arc::new(State {
             upstream,
             plan: Mutex::default(),
+            parts: AtomicUsize::new(0),
+            stored: AtomicU64::new(0),
             reached: watch::Sender::new(None),
             open: watch::Sender::default(),
             taken: watch::Sender::default(),
@@ -114,6 +132,31 @@ impl Gate {
         };
     }
 
+    /// From now on a part that comes while another is under way gets a 503, as from a busy store.
+    pub(crate) fn one_part_at_a_time(&self) {
+        self.state.plan.lock().unwrap().one_part_at_a_time = true;
+    }
+
+    /// From now on no part has a higher number than `n`, as in stores that allow fewer.
+    pub(crate) fn take_parts_up_to(&self, n: u32) {
+        self.state.plan.lock().unwrap().max_parts = Some(n);
+    }
+
+    /// A byte of each of the next `n` parts is changed on the way.
+    pub(crate) fn spoil(&self, n: usize) {
+        self.state.plan.lock().unwrap().spoil = n;
+    }
+
+    /// How many of them have not come yet.
+    pub(crate) fn to_spoil(&self) -> usize {
+        self.state.plan.lock().unwrap().spoil
+    }
+
+    /// Bytes of the parts that the server has answered.
+    pub(crate) fn bytes_stored(&self) -> u64 {
+        self.state.stored.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn reply_was_lost(&self) -> bool {
         self.state.plan.lock().unwrap().lose_reply.is_none()
     }
@@ -155,17 +198,69 @@ impl Gate {
     }
 }
 
+fn part_number(uri: &Uri) -> u32 {
+    let mut pairs = uri.query().unwrap_or_default().split('&');
+    let number = pairs.find_map(|p| p.strip_prefix("partNumber="));
+    number.map_or(0, |n| n.parse().unwrap())
+}
+
+/// A part between its first byte and its answer.
+struct UnderWay {
+    state: Arc<State>,
+    others: usize,
+}
+
+impl UnderWay {
+    fn new(state: Arc<State>) -> Self {
+        let others = state.parts.fetch_add(1, Ordering::SeqCst);
+        Self { state, others }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.state.parts.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// A request that is passed on runs to its end, whoever still waits for it.
 async fn handle(
     state: Arc<State>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let (parts, body) = request.into_parts();
-    let body = body
+    let part = is_part(&parts.method, &parts.uri);
+    let under_way = part.then(|| UnderWay::new(Arc::clone(&state)));
+    let mut body = body
         .collect()
         .await
         .map_err(std::io::Error::other)?
         .to_bytes();
+    if under_way.as_ref().is_some_and(|u| u.others > 0)
+        && state.plan.lock().unwrap().one_part_at_a_time
+    {
+        return Ok(Response::builder()
+            .status(http::StatusCode::SERVICE_UNAVAILABLE)
+            .body(Full::from("<Error><Code>SlowDown</Code></Error>"))
+            .unwrap());
+    }
+    let most = state.plan.lock().unwrap().max_parts;
+    if most.is_some_and(|most| part_number(&parts.uri) > most) {
+        return Ok(Response::builder()
+            .status(http::StatusCode::BAD_REQUEST)
+            .body(Full::from("<Error><Code>InvalidArgument</Code></Error>"))
+            .unwrap());
+    }
+    if part {
+        let mut plan = state.plan.lock().unwrap();
+        if plan.spoil > 0 {
+            plan.spoil -= 1;
+            let mut bytes = body.to_vec();
+            bytes[0] ^= 1;
+            body = bytes.into();
+        }
+    }
+    let size = body.len() as u64;
     let (stop, lose) = {
         let mut plan = state.plan.lock().unwrap();
         let n = plan.seen;
@@ -190,6 +285,9 @@ async fn handle(
         Request::from_parts(parts, Full::new(body)),
     ));
     let answer = passing.await.unwrap();
+    if part && answer.as_ref().is_ok_and(|a| a.status().is_success()) {
+        state.stored.fetch_add(size, Ordering::SeqCst);
+    }
     if stop == Some(Side::After) {
         return hold(&state, line).await;
     }

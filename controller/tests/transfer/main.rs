@@ -6,6 +6,7 @@
 
 mod agent;
 mod command;
+mod conformance;
 mod crash;
 mod encrypted;
 mod faults;
@@ -13,6 +14,7 @@ mod gate;
 mod pki;
 mod place;
 mod real_agent;
+mod servers;
 mod stores;
 mod tls;
 mod trace;
@@ -77,104 +79,100 @@ pub(crate) fn body(len: usize) -> Vec<u8> {
 }
 
 /// Parts, continuation objects, manifest and mark are exactly what the layout says.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_good_backup_is_exactly_its_objects() {
-    let (places, _gateway) = places().await;
-    for place in &places {
-        // Two parts an object: 10 MiB, then 10 MiB to the last byte, then a rest; and a body that ends with an object.
-        for (uid, len, sizes) in [
-            ("u-1", (20 << 20) + 7, vec![2 * PART, 2 * PART, 7]),
-            ("u-2", 10 << 20, vec![2 * PART]),
-            ("u-3", 1, vec![1]),
-        ] {
-            let data = body(len);
-            let agent = Agent::start(good(&data)).await;
-            let store = place.store(2);
-            let job = job(uid);
-            let success = run(transfer_of(&agent.url, &store, &job, 3)).await.unwrap();
-            let folder = format!("pre/ns/job/20260102T030405Z-{uid}");
-            let keys: Vec<String> = (0..sizes.len())
-                .map(|n| {
-                    format!(
-                        "{folder}/3/backup.tar.zst{}",
-                        if n == 0 {
-                            String::new()
-                        } else {
-                            format!(".{n:04}")
-                        }
-                    )
-                })
-                .collect();
-            let m = &success.manifest;
-            assert_eq!(
-                m.objects
-                    .iter()
-                    .map(|o| (o.key.clone(), o.bytes))
-                    .collect::<Vec<_>>(),
-                keys.iter().cloned().zip(sizes).collect::<Vec<_>>()
-            );
-            assert_eq!(
-                (m.outcome, m.attempt, m.bytes),
-                (Outcome::Complete, 3, len as u64)
-            );
-            assert_eq!(
-                (
-                    m.method.as_str(),
-                    m.server_flavour.as_str(),
-                    m.backup_id.as_str()
-                ),
-                ("", "mariadb", "b-1")
-            );
-            assert_eq!(success.timings.lock, Some(1.5));
-            assert!(success.timings.connect.is_some() && success.timings.wrote_request.is_some());
-            let mut stored = Vec::new();
-            for key in &keys {
-                stored.extend(place.read(key).await);
-            }
-            assert!(stored == data, "what is stored differs");
-            let mut expected = keys;
-            expected.extend([
-                format!("{folder}/3/upload.json"),
-                format!("{folder}/manifest.json"),
-            ]);
-            let here: Vec<String> = place
-                .remains()
-                .await
-                .into_iter()
-                .filter(|k| k.starts_with(&folder))
-                .collect();
-            expected.sort();
-            assert_eq!(here, expected);
-            assert_eq!(
-                catalog::read_decision(&store, &job).await.unwrap().as_ref(),
-                Some(m)
-            );
-
-            // Decided is decided: neither another attempt nor a clean-up changes anything.
-            let asked = agent.requests.lock().unwrap().len();
-            assert_eq!(
-                run(transfer_of(&agent.url, &store, &job, 4))
-                    .await
-                    .unwrap()
-                    .manifest,
-                *m
-            );
-            assert_eq!(agent.requests.lock().unwrap().len(), asked);
-            assert_eq!(
-                catalog::clean_attempt(&store, &job, 3).await.unwrap(),
-                catalog::Cleaned::default()
-            );
-            let after: Vec<String> = place
-                .remains()
-                .await
-                .into_iter()
-                .filter(|k| k.starts_with(&folder))
-                .collect();
-            assert_eq!(after, expected);
+pub(crate) async fn good_backups_are_exactly_their_objects(place: &Place) {
+    // Two parts an object: 10 MiB, then 10 MiB to the last byte, then a rest; and a body that ends with an object.
+    for (uid, len, sizes) in [
+        ("u-1", (20 << 20) + 7, vec![2 * PART, 2 * PART, 7]),
+        ("u-2", 10 << 20, vec![2 * PART]),
+        ("u-3", 1, vec![1]),
+    ] {
+        let data = body(len);
+        let agent = Agent::start(good(&data)).await;
+        let store = place.store(2);
+        let job = job(uid);
+        let success = run(transfer_of(&agent.url, &store, &job, 3)).await.unwrap();
+        let folder = format!("pre/ns/job/20260102T030405Z-{uid}");
+        let keys: Vec<String> = (0..sizes.len())
+            .map(|n| {
+                format!(
+                    "{folder}/3/backup.tar.zst{}",
+                    if n == 0 {
+                        String::new()
+                    } else {
+                        format!(".{n:04}")
+                    }
+                )
+            })
+            .collect();
+        let m = &success.manifest;
+        assert_eq!(
+            m.objects
+                .iter()
+                .map(|o| (o.key.clone(), o.bytes))
+                .collect::<Vec<_>>(),
+            keys.iter().cloned().zip(sizes).collect::<Vec<_>>()
+        );
+        assert_eq!(
+            (m.outcome, m.attempt, m.bytes),
+            (Outcome::Complete, 3, len as u64)
+        );
+        assert_eq!(
+            (
+                m.method.as_str(),
+                m.server_flavour.as_str(),
+                m.backup_id.as_str()
+            ),
+            ("", "mariadb", "b-1")
+        );
+        assert_eq!(success.timings.lock, Some(1.5));
+        assert!(success.timings.connect.is_some() && success.timings.wrote_request.is_some());
+        let mut stored = Vec::new();
+        for key in &keys {
+            stored.extend(place.read(key).await);
         }
-        let listed = catalog::list(&place.store(2), "ns").await.unwrap();
-        assert_eq!(listed.iter().filter(|l| l.manifest.is_ok()).count(), 3);
+        assert!(stored == data, "what is stored differs");
+        let mut expected = keys;
+        expected.extend([
+            format!("{folder}/3/upload.json"),
+            format!("{folder}/manifest.json"),
+        ]);
+        let here: Vec<String> = place
+            .remains()
+            .await
+            .into_iter()
+            .filter(|k| k.starts_with(&folder))
+            .collect();
+        expected.sort();
+        assert_eq!(here, expected);
+        assert_eq!(
+            catalog::read_decision(&store, &job).await.unwrap().as_ref(),
+            Some(m)
+        );
+
+        // Decided is decided: neither another attempt nor a clean-up changes anything.
+        let asked = agent.requests.lock().unwrap().len();
+        assert_eq!(
+            run(transfer_of(&agent.url, &store, &job, 4))
+                .await
+                .unwrap()
+                .manifest,
+            *m
+        );
+        assert_eq!(agent.requests.lock().unwrap().len(), asked);
+        assert_eq!(
+            catalog::clean_attempt(&store, &job, 3).await.unwrap(),
+            catalog::Cleaned::default()
+        );
+        let after: Vec<String> = place
+            .remains()
+            .await
+            .into_iter()
+            .filter(|k| k.starts_with(&folder))
+            .collect();
+        assert_eq!(after, expected);
     }
+    let listed = catalog::list(&place.store(2), "ns").await.unwrap();
+    assert_eq!(listed.iter().filter(|l| l.manifest.is_ok()).count(), 3);
 }
 
 /// The request as RFC 9110 and the protocol want it; what the agent cannot do is not asked for.
@@ -260,37 +258,33 @@ async fn an_encrypted_archive_is_named_as_one() {
     assert!(matches!(&listed[..], [one] if one.manifest.as_ref().is_ok_and(|m| *m == manifest)));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_transfer_leaves_nothing_and_frees_the_agent() {
-    let (places, _gateway) = places().await;
-    for place in &places {
-        let agent = Agent::start(vec![
-            head(),
-            Step::Chunk(body(6 << 20)),
-            Step::Hold,
-            Step::Hold,
-        ])
-        .await;
-        let store = place.store(8);
-        let cancel = CancellationToken::new();
-        let (progress, mut watched) = watch::channel(Progress::default());
-        let mut running = tokio::spawn(transfer::run(
-            transfer_of(&agent.url, &store, &job("u"), 1),
-            progress,
-            cancel.clone(),
-        ));
-        agent.reached_hold(&mut running).await;
-        watched.wait_for(|p| p.bytes > 0).await.unwrap();
-        assert_eq!(watched.borrow().estimated_bytes, Some(1000));
-        cancel.cancel();
-        let failure = running.await.unwrap().unwrap_err();
-        assert_eq!(
-            (failure.reason, failure.retry),
-            (FailureReason::Interrupted, Retry::NotCounted)
-        );
-        assert!(!failure.complete_tried);
-        assert_eq!(place.remains().await, Vec::<String>::new());
-    }
+pub(crate) async fn a_cancelled_transfer_leaves_nothing_and_frees_the_agent(place: &Place) {
+    let agent = Agent::start(vec![
+        head(),
+        Step::Chunk(body(6 << 20)),
+        Step::Hold,
+        Step::Hold,
+    ])
+    .await;
+    let store = place.store(8);
+    let cancel = CancellationToken::new();
+    let (progress, mut watched) = watch::channel(Progress::default());
+    let mut running = tokio::spawn(transfer::run(
+        transfer_of(&agent.url, &store, &job("u"), 1),
+        progress,
+        cancel.clone(),
+    ));
+    agent.reached_hold(&mut running).await;
+    watched.wait_for(|p| p.bytes > 0).await.unwrap();
+    assert_eq!(watched.borrow().estimated_bytes, Some(1000));
+    cancel.cancel();
+    let failure = running.await.unwrap().unwrap_err();
+    assert_eq!(
+        (failure.reason, failure.retry),
+        (FailureReason::Interrupted, Retry::NotCounted)
+    );
+    assert!(!failure.complete_tried);
+    assert_eq!(place.remains().await, Vec::<String>::new());
 }
 
 /// Two attempts at once, as after a partition: one decision, and nothing of the loser.

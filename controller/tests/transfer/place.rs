@@ -1,114 +1,55 @@
-//! The stores that every test runs against: a folder, and a real S3 server when there is one.
+//! The stores that tests run against: a folder, and real servers where they can be had.
 
+use crate::servers::{Server, http_client};
 use futures::TryStreamExt as _;
 use object_store::{
-    ObjectStore as _,
+    ObjectStore, ObjectStoreExt as _,
     aws::{AmazonS3, AmazonS3Builder},
-    client::{HttpConnector as _, HttpRequest, HttpRequestBody, ReqwestConnector},
+    azure::{MicrosoftAzure, MicrosoftAzureBuilder},
+    client::{HttpRequest, HttpRequestBody},
     signer::{SignedUrlOptions, Signer as _},
 };
 use std::{
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
-use towline_controller::storage::{Location, S3Config, S3Credentials, Store, StoreConfig};
+use towline_controller::storage::{
+    AzureConfig, AzureCredentials, GcsConfig, GcsCredentials, Location, S3Config, S3Credentials,
+    Store, StoreConfig,
+};
 
 pub(crate) const PART: u64 = 5 << 20;
-const KEY: (&str, &str) = ("test", "testsecret");
-
-/// A versitygw with one bucket, `bkt`; it dies with its owner.
-pub(crate) struct Gateway {
-    pub(crate) endpoint: String,
-    _data: tempfile::TempDir,
-    process: Child,
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Gateway {
-    /// `None`, with the reason on stderr, when the machine has none.
-    pub(crate) async fn start() -> Option<Self> {
-        let on_path = || {
-            std::env::split_paths(&std::env::var_os("PATH")?)
-                .map(|d| d.join("versitygw"))
-                .find(|p| p.is_file())
-        };
-        let Some(program) = std::env::var_os("TOWLINE_VERSITYGW")
-            .map(PathBuf::from)
-            .or_else(on_path)
-        else {
-            eprintln!(
-                "SKIPPED on S3: no versitygw: name it in TOWLINE_VERSITYGW or put it on PATH"
-            );
-            return None;
-        };
-        let data = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(data.path().join("data/bkt")).unwrap();
-        std::fs::create_dir_all(data.path().join("iam")).unwrap();
-        // Somebody may take the port between our look and the server's start: then try another.
-        for _ in 0..5 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port();
-            let mut process = Command::new(&program)
-                .env("ROOT_ACCESS_KEY_ID", KEY.0)
-                .env("ROOT_SECRET_ACCESS_KEY", KEY.1)
-                .args(["--port", &format!("127.0.0.1:{port}"), "--iam-dir"])
-                .arg(data.path().join("iam"))
-                .arg("posix")
-                .arg(data.path().join("data"))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            loop {
-                if tokio::net::TcpStream::connect(("127.0.0.1", port))
-                    .await
-                    .is_ok()
-                {
-                    return Some(Self {
-                        endpoint: format!("http://127.0.0.1:{port}"),
-                        _data: data,
-                        process,
-                    });
-                }
-                if process.try_wait().unwrap().is_some() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-        panic!("versitygw does not start");
-    }
-
-    pub(crate) fn place(&self) -> Place {
-        Place::S3 {
-            endpoint: self.endpoint.clone(),
-        }
-    }
-}
+pub(crate) const KEY: (&str, &str) = ("test", "testsecret");
+/// Somebody whose rights the bucket's policy says.
+pub(crate) const LIMITED: (&str, &str) = ("limited", "limitedsecret");
+/// Azurite's own, which everybody knows:
+/// <https://learn.microsoft.com/azure/storage/common/storage-connect-azurite>.
+pub(crate) const AZURE_ACCOUNT: &str = "devstoreaccount1";
+pub(crate) const AZURE_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// Where a test's backups go.
 pub(crate) enum Place {
     File(tempfile::TempDir),
-    S3 { endpoint: String },
+    S3 {
+        endpoint: String,
+    },
+    /// A stand-in that speaks Google's XML API.
+    Gcs {
+        endpoint: String,
+    },
+    Azure {
+        endpoint: String,
+    },
 }
 
 /// A folder, and S3 where it can be had.
-pub(crate) async fn places() -> (Vec<Place>, Option<Gateway>) {
-    let gateway = Gateway::start().await;
+pub(crate) async fn places() -> (Vec<Place>, Option<Server>) {
+    let server = Server::versitygw().await;
     let mut places = vec![Place::file()];
-    places.extend(gateway.as_ref().map(Gateway::place));
-    (places, gateway)
+    places.extend(server.as_ref().map(Server::place));
+    (places, server)
 }
 
 pub(crate) fn s3_config(endpoint: &str) -> S3Config {
@@ -131,22 +72,44 @@ impl Place {
         Self::File(tempfile::tempdir().unwrap())
     }
 
-    pub(crate) fn store(&self, max_parts: u32) -> Arc<Store> {
+    pub(crate) fn config(&self, max_parts: u32) -> StoreConfig {
         let location = match self {
             Self::File(dir) => Location::File {
                 root: dir.path().to_owned(),
+                confined_to: None,
             },
             Self::S3 { endpoint } => Location::S3(s3_config(endpoint)),
+            Self::Gcs { endpoint } => Location::Gcs(GcsConfig {
+                bucket: "bkt".into(),
+                endpoint: Some(endpoint.clone()),
+                allow_http: true,
+                credentials: Some(GcsCredentials::BearerToken("a-token".into())),
+                ..GcsConfig::default()
+            }),
+            Self::Azure { endpoint } => Location::Azure(azure_config(endpoint)),
         };
-        Arc::new(
-            Store::open(StoreConfig {
-                location,
-                prefix: "pre".into(),
-                part_size: PART,
-                max_parts,
-            })
-            .unwrap(),
-        )
+        StoreConfig {
+            prefix: "pre".into(),
+            part_size: PART,
+            max_parts,
+            allow_local_addresses: true,
+            ..StoreConfig::new(location)
+        }
+    }
+
+    pub(crate) fn store(&self, max_parts: u32) -> Arc<Store> {
+        Arc::new(Store::open(self.config(max_parts)).unwrap())
+    }
+
+    /// The same store, reached through another endpoint.
+    pub(crate) fn through(&self, endpoint: &str) -> Self {
+        let endpoint = endpoint.to_owned();
+        match self {
+            Self::File(_) => panic!("a folder has no endpoint"),
+            Self::S3 { .. } => Self::S3 { endpoint },
+            Self::Gcs { .. } => Self::Gcs { endpoint },
+            Self::Azure { .. } => Self::Azure { endpoint },
+        }
     }
 
     /// Everything there is: keys of objects, and unfinished uploads. Of a folder: every file.
@@ -156,17 +119,13 @@ impl Place {
                 .iter()
                 .map(|f| f.strip_prefix(dir.path()).unwrap().display().to_string())
                 .collect(),
-            Self::S3 { endpoint } => {
+            Self::S3 { endpoint } | Self::Gcs { endpoint } => {
                 let s3 = client(endpoint);
-                let mut found: Vec<String> = s3
-                    .list(None)
-                    .map_ok(|m| m.location.to_string())
-                    .try_collect()
-                    .await
-                    .unwrap();
+                let mut found = keys(&s3).await;
                 found.extend(uploads(&s3).await);
                 found
             }
+            Self::Azure { endpoint } => keys(&azure_client(endpoint)).await,
         };
         found.sort();
         found
@@ -175,16 +134,37 @@ impl Place {
     pub(crate) async fn read(&self, key: &str) -> Vec<u8> {
         match self {
             Self::File(dir) => std::fs::read(dir.path().join(key)).unwrap(),
-            Self::S3 { endpoint } => {
-                let got = object_store::ObjectStoreExt::get(
-                    &client(endpoint),
-                    &object_store::path::Path::parse(key).unwrap(),
-                )
-                .await;
-                got.unwrap().bytes().await.unwrap().to_vec()
-            }
+            Self::S3 { endpoint } | Self::Gcs { endpoint } => get(&client(endpoint), key).await,
+            Self::Azure { endpoint } => get(&azure_client(endpoint), key).await,
         }
     }
+}
+
+pub(crate) fn azure_config(endpoint: &str) -> AzureConfig {
+    AzureConfig {
+        container: "bkt".into(),
+        account: AZURE_ACCOUNT.into(),
+        endpoint: Some(format!("{endpoint}/{AZURE_ACCOUNT}")),
+        allow_http: true,
+        credentials: Some(AzureCredentials::AccountKey(AZURE_KEY.into())),
+        ..AzureConfig::default()
+    }
+}
+
+async fn keys(store: &dyn ObjectStore) -> Vec<String> {
+    store
+        .list(None)
+        .map_ok(|m| m.location.to_string())
+        .try_collect()
+        .await
+        .unwrap()
+}
+
+async fn get(store: &dyn ObjectStore, key: &str) -> Vec<u8> {
+    let got = store
+        .get(&object_store::path::Path::parse(key).unwrap())
+        .await;
+    got.unwrap().bytes().await.unwrap().to_vec()
 }
 
 pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
@@ -211,6 +191,17 @@ fn client(endpoint: &str) -> AmazonS3 {
         .unwrap()
 }
 
+fn azure_client(endpoint: &str) -> MicrosoftAzure {
+    MicrosoftAzureBuilder::new()
+        .with_endpoint(format!("{endpoint}/{AZURE_ACCOUNT}"))
+        .with_allow_http(true)
+        .with_account(AZURE_ACCOUNT)
+        .with_access_key(AZURE_KEY)
+        .with_container_name("bkt")
+        .build()
+        .unwrap()
+}
+
 async fn uploads(s3: &AmazonS3) -> Vec<String> {
     let query = SignedUrlOptions::default().with_query([("uploads", "")]);
     let root = object_store::path::Path::default();
@@ -218,12 +209,9 @@ async fn uploads(s3: &AmazonS3) -> Vec<String> {
         .signed_url_opts(http::Method::GET, &root, Duration::from_secs(60), &query)
         .await
         .unwrap();
-    let http = ReqwestConnector::default()
-        .connect(&object_store::ClientOptions::new().with_allow_http(true))
-        .unwrap();
     let mut request = HttpRequest::new(HttpRequestBody::empty());
     *request.uri_mut() = url.as_str().parse().unwrap();
-    let answer = http.execute(request).await.unwrap();
+    let answer = http_client().execute(request).await.unwrap();
     assert!(answer.status().is_success());
     let xml = String::from_utf8(answer.into_body().bytes().await.unwrap().to_vec()).unwrap();
     let of = |upload: &str| {

@@ -1,8 +1,14 @@
 //! What a probe finds: on a folder, on a real server, and on servers that are none.
 
 use crate::{
+    agent::{Agent, good},
+    body,
+    gate::Gate,
     job,
-    place::{PART, places, s3_config},
+    place::{AZURE_KEY, LIMITED, PART, Place, azure_config, places, s3_config},
+    run,
+    servers::Server,
+    transfer_of,
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -13,17 +19,24 @@ use std::{convert::Infallible, sync::Arc};
 use tokio::net::TcpListener;
 use towline_controller::{
     catalog,
-    storage::{Location, S3Config, S3Credentials, Store, StoreConfig, StoreError},
+    reason::FailureReason,
+    storage::{
+        AzureCredentials, Capabilities, GcsConfig, GcsCredentials, Location, S3Config,
+        S3Credentials, Store, StoreConfig, StoreError,
+    },
 };
 
 fn open(config: S3Config) -> Arc<Store> {
-    let location = Location::S3(config);
+    open_at(Location::S3(config))
+}
+
+fn open_at(location: Location) -> Arc<Store> {
     Arc::new(
         Store::open(StoreConfig {
-            location,
-            prefix: String::new(),
             part_size: PART,
             max_parts: 8,
+            allow_local_addresses: true,
+            ..StoreConfig::new(location)
         })
         .unwrap(),
     )
@@ -96,4 +109,260 @@ async fn a_server_that_is_silent_is_unreachable() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let error = open(s3_config(&endpoint)).probe("ns").await.unwrap_err();
     assert_eq!(error.reason, StoreError::UNREACHABLE, "{error}");
+}
+
+const ALL: [&str; 6] = [
+    "s3:PutObject",
+    "s3:GetObject",
+    "s3:ListBucket",
+    "s3:DeleteObject",
+    "s3:AbortMultipartUpload",
+    "s3:ListBucketMultipartUploads",
+];
+
+/// Each right in turn is taken away, and named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_right_is_named() {
+    let Some(server) = Server::versitygw().await else {
+        return;
+    };
+    let mut config = s3_config(&server.endpoint);
+    config.credentials = Some(S3Credentials {
+        access_key_id: LIMITED.0.into(),
+        secret_access_key: LIMITED.1.into(),
+        session_token: None,
+    });
+    server.allow(&ALL).await;
+    let found = open(config.clone()).probe("ns").await.unwrap();
+    assert!(found.list_uploads);
+    for missing in ALL {
+        let rest: Vec<&str> = ALL.into_iter().filter(|a| *a != missing).collect();
+        server.allow(&rest).await;
+        let probed = open(config.clone()).probe("ns").await;
+        if missing == "s3:ListBucketMultipartUploads" {
+            // A backup can do without: the condition asks for a lifecycle rule.
+            assert!(!probed.unwrap().list_uploads);
+            continue;
+        }
+        let error = probed.unwrap_err();
+        assert_eq!(error.reason, StoreError::PERMISSION_DENIED, "{error}");
+        assert!(error.message.contains(missing), "{missing}: {error}");
+    }
+}
+
+/// A store that takes fewer parts than the object may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn max_parts_that_are_too_many_are_told() {
+    let Some(server) = Server::versitygw().await else {
+        return;
+    };
+    let gate = Gate::before(&server.endpoint).await;
+    gate.take_parts_up_to(1_000);
+    let open = |max_parts| {
+        Store::open(StoreConfig {
+            max_parts,
+            ..server.place().through(&gate.endpoint).config(1)
+        })
+        .unwrap()
+    };
+    let error = open(1_001).probe("ns").await.unwrap_err();
+    assert_eq!(error.reason, StoreError::MAX_PARTS_REFUSED, "{error}");
+    assert!(error.message.contains("lower spec.maxParts"), "{error}");
+    open(1_000).probe("ns").await.unwrap();
+    assert_eq!(server.place().remains().await, Vec::<String>::new());
+}
+
+/// What is changed on its way is refused by the store; once is made up for, always is a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrupted_part_is_refused_and_sent_again() {
+    let Some(server) = Server::versitygw().await else {
+        return;
+    };
+    let gate = Gate::before(&server.endpoint).await;
+    let data = body((11 << 20) + 7);
+    let agent = Agent::start(good(&data)).await;
+    let place = server.place();
+    for crc64nvme in [true, false] {
+        let store = Arc::new(
+            Store::open(StoreConfig {
+                capabilities: Capabilities {
+                    crc64nvme,
+                    list_uploads: true,
+                },
+                ..place.through(&gate.endpoint).config(8)
+            })
+            .unwrap(),
+        );
+        gate.spoil(2);
+        let once = job(&format!("once-{crc64nvme}"));
+        let success = run(transfer_of(&agent.url, &store, &once, 1))
+            .await
+            .unwrap();
+        assert_eq!(gate.to_spoil(), 0);
+        let mut stored = Vec::new();
+        for object in &success.manifest.objects {
+            stored.extend(place.read(&object.key).await);
+        }
+        assert!(stored == data, "what is stored is what was sent");
+
+        gate.spoil(usize::MAX);
+        let always = job(&format!("always-{crc64nvme}"));
+        let failure = run(transfer_of(&agent.url, &store, &always, 1))
+            .await
+            .unwrap_err();
+        assert_eq!(failure.reason, FailureReason::StoreError);
+        assert!(
+            failure.message.contains("not what was sent"),
+            "{}",
+            failure.message
+        );
+        let left = place.remains().await;
+        assert!(!left.iter().any(|k| k.contains("always")), "{left:?}");
+        gate.spoil(0);
+    }
+}
+
+/// Whatever a store answers, and whatever is wrong with the keys, none of it is shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_told() {
+    let sas =
+        "sv=2022-11-02&sr=c&sp=rwdlc&se=2099-01-01T00%3A00%3A00Z&sig=c2lnbmF0dXJlLW9mLW91cnM%3D";
+    let mut places = vec![];
+    let azurite = Server::azurite().await;
+    let moto = Server::moto().await;
+    // A server that echoes what it was asked, and one that is not there.
+    let echo = Echo::start().await;
+    let nowhere = "http://127.0.0.1:1".to_owned();
+    for endpoint in azurite
+        .iter()
+        .chain(&moto)
+        .map(|s| &s.endpoint)
+        .chain([&echo.0, &nowhere])
+    {
+        for credentials in [
+            AzureCredentials::SasToken(sas.into()),
+            AzureCredentials::AccountKey("d3Jvbmcta2V5".into()),
+        ] {
+            let mut config = azure_config(endpoint);
+            config.credentials = Some(credentials);
+            places.push(Location::Azure(config));
+        }
+        places.push(Location::Gcs(GcsConfig {
+            bucket: "nope".into(),
+            endpoint: Some(endpoint.clone()),
+            allow_http: true,
+            credentials: Some(GcsCredentials::BearerToken("ya29.our-token".into())),
+            ..GcsConfig::default()
+        }));
+        let mut config = s3_config(endpoint);
+        config.bucket = "nope".into();
+        config.credentials = Some(S3Credentials {
+            access_key_id: "id".into(),
+            secret_access_key: "our-secret-key".into(),
+            session_token: Some("our-session-token".into()),
+        });
+        places.push(Location::S3(config));
+    }
+    // Side by side: some are tried again for a while.
+    let told = futures::future::join_all(places.into_iter().map(|location| async move {
+        let debug = format!("{location:?}");
+        let nowhere = debug.contains("127.0.0.1:1\"") || debug.contains("127.0.0.1:1/");
+        let store = open_at(location);
+        let mut told = vec![debug, format!("{store:?}")];
+        told.push(store.probe("ns").await.unwrap_err().to_string());
+        if !nowhere {
+            let read = catalog::read_decision(&store, &job("u")).await;
+            told.extend(read.err().map(|e| e.to_string()));
+            let listed = catalog::list(&store, "ns").await;
+            told.extend(listed.err().map(|e| e.to_string()));
+        }
+        told
+    }))
+    .await;
+    assert!(told.len() >= 8, "at least the servers that are ours");
+    for told in told {
+        for text in told {
+            for secret in ["sig=", "c2lnbm", "d3Jvbm", "our-", AZURE_KEY] {
+                assert!(!text.contains(secret), "{secret} in {text}");
+            }
+            assert!(!text.chars().any(char::is_control), "{text:?}");
+        }
+    }
+}
+
+/// Answers 400 with the whole request.
+struct Echo(String, tokio::task::JoinHandle<()>);
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.1.abort();
+    }
+}
+
+impl Echo {
+    async fn start() -> Self {
+        async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+            let text = format!(
+                "<Error><Code>X\u{1b}[31m</Code><Message>{:?} http://x{}</Message></Error>",
+                request.headers(),
+                request.uri()
+            );
+            Ok(Response::builder()
+                .status(400)
+                .body(Full::from(text))
+                .unwrap())
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(socket), service_fn(echo)),
+                );
+            }
+        });
+        Self(endpoint, serving)
+    }
+}
+
+/// A tenant's store that leads to the controller's own host is refused before anything is sent.
+#[tokio::test]
+async fn a_local_store_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let open = |location: Location| {
+        Store::open(StoreConfig {
+            part_size: PART,
+            ..StoreConfig::new(location)
+        })
+    };
+    for host in [
+        "127.0.0.1",
+        "2130706433",
+        "0x7f.1",
+        "[::ffff:127.0.0.1]",
+        "169.254.169.254",
+    ] {
+        let endpoint = format!("http://{host}:{port}");
+        for location in [
+            Location::S3(s3_config(&endpoint)),
+            Location::Azure(azure_config(&endpoint)),
+            Place::Gcs { endpoint }.config(8).location,
+        ] {
+            let error = open(location).unwrap_err();
+            assert_eq!(error.reason, StoreError::NOT_ALLOWED, "{host}: {error}");
+        }
+    }
+    // A name is looked at when it is connected to.
+    let store = open(Location::S3(s3_config(&format!("http://localhost:{port}")))).unwrap();
+    let error = store.probe("ns").await.unwrap_err();
+    assert_eq!(error.reason, StoreError::NOT_ALLOWED, "{error}");
+    let met = tokio::select! {
+        biased;
+        _ = listener.accept() => true,
+        () = std::future::ready(()) => false,
+    };
+    assert!(!met);
 }

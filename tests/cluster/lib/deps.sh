@@ -8,15 +8,23 @@ readonly packages=(
   buildah debootstrap debian-archive-keyring gcc libc6-dev
   # what tests and demo open archives with, and compare against
   ca-certificates curl jq make zstd age mariadb-server mariadb-client mariadb-backup prometheus rclone
+  # the stand-ins for clouds
+  python3-venv
   # what checks these scripts
   shellcheck
 )
 
+# Debian's npm brings its own Node, which another Node on the machine may conflict with.
+wanted_packages() {
+  printf '%s\n' "${packages[@]}"
+  have npm || printf '%s\n' nodejs npm
+}
+
 missing_packages() {
   local package
-  for package in "${packages[@]}"; do
+  while read -r package; do
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || printf '%s\n' "$package"
-  done
+  done < <(wanted_packages)
 }
 
 install_packages() {

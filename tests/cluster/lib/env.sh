@@ -12,6 +12,8 @@ print_env() {
   put TOWLINE_E2E_S3_SECRET_KEY "$(s3_secret_key)"
   put TOWLINE_E2E_IMAGES "$(image_prefix)"
   put TOWLINE_VERSITYGW "$bin/versitygw"
+  put TOWLINE_MOTO "$(moto_server)"
+  put TOWLINE_AZURITE "$(azurite_blob)"
   put TOWLINE_E2E_TOWLINE "$(binary towline)"
   # shellcheck disable=SC2016
   printf 'export PATH=%q:"$PATH"\n' "$bin"

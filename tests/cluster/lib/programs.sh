@@ -21,6 +21,33 @@ build_programs() {
   install_module "$dir" helm "helm.sh/helm/v3/cmd/helm@$HELM" "$flags"
   install_module "$dir" versitygw "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
   external || install_module "$dir" coredns "github.com/coredns/coredns@$COREDNS"
+  install_moto
+  install_azurite
+}
+
+# Each in a folder of its own, so that another version of it builds nothing else anew.
+moto_server() { printf '%s' "$cache/moto-$MOTO/bin/moto_server"; }
+azurite_blob() { printf '%s' "$cache/azurite-$AZURITE/node_modules/azurite/dist/src/blob/main.js"; }
+
+install_moto() {
+  [[ ! -e $cache/moto-$MOTO/ready ]] || return 0
+  say "installing moto $MOTO"
+  # A venv knows its own path: it is made where it stays.
+  rm -rf "$cache/moto-$MOTO"
+  { python3 -m venv "$cache/moto-$MOTO" && "$cache/moto-$MOTO/bin/pip" --quiet --disable-pip-version-check install "moto[server]==$MOTO"; } \
+    >"$cache/programs.log" 2>&1 || { tail -n 20 "$cache/programs.log" >&2; die "moto $MOTO could not be installed: see above"; }
+  touch "$cache/moto-$MOTO/ready"
+}
+
+install_azurite() {
+  [[ ! -f $(azurite_blob) ]] || return 0
+  say "installing azurite $AZURITE"
+  local work
+  work=$(new_work)
+  npm install --prefix "$work" --no-audit --no-fund --omit=dev --ignore-scripts "azurite@$AZURITE" >"$cache/programs.log" 2>&1 ||
+    { tail -n 20 "$cache/programs.log" >&2; rm -rf "$work"; die "azurite $AZURITE could not be installed: see above"; }
+  rm -rf "$cache/azurite-$AZURITE"
+  mv "$work" "$cache/azurite-$AZURITE"
 }
 
 go_build() { CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -buildvcs=false" go "$@"; }

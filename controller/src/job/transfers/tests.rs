@@ -19,14 +19,10 @@ fn job(name: &str) -> JobRef {
 
 /// A transfer from an agent that takes the connection and says nothing.
 fn silent(agent: &tokio::net::TcpListener, folder: &std::path::Path) -> Transfer {
-    let config = StoreConfig {
-        location: Location::File {
-            root: folder.to_owned(),
-        },
-        prefix: String::new(),
-        part_size: StoreConfig::DEFAULT_PART_SIZE,
-        max_parts: StoreConfig::DEFAULT_MAX_PARTS,
-    };
+    let config = StoreConfig::new(Location::File {
+        root: folder.to_owned(),
+        confined_to: None,
+    });
     let base = format!("http://{}", agent.local_addr().unwrap());
     Transfer {
         job: JobIdentity {
