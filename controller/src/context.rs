@@ -10,6 +10,7 @@ use crate::{
     job::transfers::{Transfers, Wake},
     leader::Leading,
     metrics::Metrics,
+    open_stores::OpenStores,
     report::Report,
 };
 use kube::{
@@ -78,6 +79,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The transfers of this process.
     pub transfers: Transfers,
+    /// The stores that are open.
+    pub open_stores: OpenStores,
     /// Whether this replica leads: only then may anything be written.
     pub leading: Leading,
     /// Reconciles a job of this scope.

@@ -12,6 +12,7 @@ pub mod job;
 pub mod leader;
 pub mod malformed;
 pub mod metrics;
+pub mod open_stores;
 pub mod peer_text;
 pub mod pki;
 pub mod reason;

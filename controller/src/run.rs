@@ -9,6 +9,7 @@ use crate::{
     leader::{Election, Leading, Lost},
     malformed,
     metrics::Metrics,
+    open_stores::OpenStores,
     report::Report,
     schedule,
     server::{self, Readiness},
@@ -86,6 +87,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
     let registry = Registry::new();
     let metrics = Arc::new(Metrics::new(&registry)?);
     let transfers = Transfers::new(config.max_transfers, Arc::clone(&metrics));
+    let open_stores = OpenStores::default();
     let report = Report::new(client.clone());
 
     let scopes: Vec<Option<String>> = match config.watch_namespaces.as_slice() {
@@ -121,6 +123,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
             report: &report,
             metrics: &metrics,
             transfers: &transfers,
+            open_stores: &open_stores,
             leading: &leading,
         };
         watch_scope(&mut parts, &base, scope.as_deref(), &readiness);
@@ -175,6 +178,7 @@ struct Base<'a> {
     report: &'a Report,
     metrics: &'a Arc<Metrics>,
     transfers: &'a Transfers,
+    open_stores: &'a OpenStores,
     leading: &'a Leading,
 }
 
@@ -200,6 +204,7 @@ fn watch_scope(
         report: base.report.clone(),
         metrics: Arc::clone(base.metrics),
         transfers: base.transfers.clone(),
+        open_stores: base.open_stores.clone(),
         leading: base.leading.clone(),
         wake,
         jobs: jobs.clone(),

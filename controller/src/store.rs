@@ -131,21 +131,26 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
     )))
 }
 
-/// Opens the store of an object, with what its last probe found out.
+/// Opens the store of an object, with what its last probe found out. Its Secret is read each time; one
+/// that is open already and has not changed is used again.
 ///
 /// # Errors
 /// [`StoreError`] that names what is missing, wrong or not allowed.
-pub async fn open(context: &Context, store: &BackupStore) -> Result<Store, StoreError> {
+pub async fn open(context: &Context, store: &BackupStore) -> Result<Arc<Store>, StoreError> {
     let mut config = from_api::resolve(&context.client, &context.config, store).await?;
     config.observer = Some(context.metrics.clone());
-    Store::open(config)
+    let namespace = store.namespace().unwrap_or_default();
+    let open_stores = &context.open_stores;
+    open_stores
+        .open(&namespace, &store.name_any(), config)
+        .await
 }
 
 async fn probe(
     context: &Context,
     store: &BackupStore,
     namespace: &str,
-) -> Result<(Store, Capabilities), StoreError> {
+) -> Result<(Arc<Store>, Capabilities), StoreError> {
     let opened = open(context, store).await?;
     match tokio::time::timeout(STORE_PATIENCE, opened.probe(namespace)).await {
         Ok(probed) => probed.map(|capabilities| (opened, capabilities)),

@@ -337,7 +337,7 @@ impl Subject<'_> {
         };
         let identity = self.identity(store.uid())?;
         Ok(match crate::store::open(self.context, &store).await {
-            Ok(opened) => Ok((Arc::new(opened), identity)),
+            Ok(opened) => Ok((opened, identity)),
             Err(error) => Err(format!("BackupStore {name}: {error}")),
         })
     }

@@ -45,7 +45,7 @@ impl StoreConfig {
 }
 
 /// Where a store is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// S3 or a compatible server.
     S3(S3Config),
@@ -107,7 +107,7 @@ impl Location {
 }
 
 /// How an S3 bucket is reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct S3Config {
     /// Bucket name.
     pub bucket: String,
@@ -137,7 +137,7 @@ pub enum S3Encryption {
 }
 
 /// A key pair. `Debug` shows no secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct S3Credentials {
     /// Access key id.
     pub access_key_id: String,
@@ -156,7 +156,7 @@ impl fmt::Debug for S3Credentials {
 }
 
 /// How a bucket of Google Cloud Storage is reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GcsConfig {
     /// Bucket name.
     pub bucket: String,
@@ -171,7 +171,7 @@ pub struct GcsConfig {
 }
 
 /// Who we are to Google. `Debug` shows no secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum GcsCredentials {
     /// The JSON of a service account's key.
     ServiceAccountKey(String),
@@ -189,7 +189,7 @@ impl fmt::Debug for GcsCredentials {
 }
 
 /// How a container of Azure Blob Storage is reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AzureConfig {
     /// Container name.
     pub container: String,
@@ -206,7 +206,7 @@ pub struct AzureConfig {
 }
 
 /// Who we are to Azure. `Debug` shows no secret.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum AzureCredentials {
     /// A key of the account, Base64.
     AccountKey(String),
