@@ -20,6 +20,7 @@ mod refusals;
 mod roles;
 mod schedules;
 mod sources;
+mod stores;
 mod stream_faults;
 mod tenants;
 mod tls;

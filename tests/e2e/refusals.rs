@@ -22,6 +22,8 @@ async fn the_api_server_refuses_what_is_written_wrong() {
     let store = |spec: Value| json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupStore", "metadata": {"name": "s"}, "spec": spec});
     let job = |spec: Value| json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupJob", "metadata": {"name": "j"}, "spec": Namespace::job_spec("x", &spec)});
     let s3 = json!({"bucket": "backups", "region": "us-east-1"});
+    let gcs = json!({"bucket": "backups"});
+    let azure = json!({"container": "backups", "account": "acc"});
     let long = "a".repeat(53);
     let mut long_name = schedule(json!({}));
     long_name["metadata"]["name"] = json!(long);
@@ -29,6 +31,40 @@ async fn the_api_server_refuses_what_is_written_wrong() {
         (
             store(json!({"s3": s3, "file": {"path": "x"}})),
             vec!["exactly one", "s3", "file"],
+        ),
+        (
+            store(json!({"gcs": gcs, "azure": azure})),
+            vec!["exactly one", "gcs", "azure"],
+        ),
+        (
+            store(json!({"azure": {"container": "backups"}})),
+            vec!["spec.azure.account", "Required"],
+        ),
+        (
+            store(json!({"gcs": {"bucket": "gs://backups"}})),
+            vec!["spec.gcs.bucket", "bucket's name alone"],
+        ),
+        (
+            store(
+                json!({"gcs": {"bucket": "backups", "endpoint": "http://gcs:80"}, "credentialsSecretRef": {"name": "s"}}),
+            ),
+            vec!["spec.gcs.endpoint", "allowHttp"],
+        ),
+        (
+            store(
+                json!({"azure": {"container": "backups", "account": "acc", "endpoint": "https://a"}}),
+            ),
+            vec!["spec.credentialsSecretRef", "credentials of its own"],
+        ),
+        (
+            store(json!({"gcs": gcs, "serverSideEncryption": {"algorithm": "AES256"}})),
+            vec!["spec.serverSideEncryption", "only S3"],
+        ),
+        (
+            store(
+                json!({"s3": s3, "serverSideEncryption": {"algorithm": "AES256", "kmsKeyId": "k"}}),
+            ),
+            vec!["kmsKeyId", "aws:kms"],
         ),
         (store(json!({})), vec!["exactly one"]),
         (schedule(json!({"schedule": "every day"})), vec!["schedule"]),
@@ -114,6 +150,7 @@ async fn the_api_server_refuses_what_is_written_wrong() {
             "bucket",
         ),
         (store(json!({"s3": s3, "prefix": "other"})), "prefix"),
+        (store(json!({"s3": null, "gcs": gcs})), "kind of a store"),
         (job(json!({"method": "logical"})), "immutable"),
         (
             job(json!({"encryption": {"recipients": [format!("age1{}", "q".repeat(58))]}})),

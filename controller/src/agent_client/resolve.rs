@@ -107,8 +107,8 @@ async fn look_up(agent: &Endpoint, trace: &Trace) -> Result<Vec<SocketAddr>, Age
     })
 }
 
-/// Whether an address leads to this machine, its link or nowhere in particular, in whichever way
-/// it is written: behind it may be the controller's own host or a cloud's metadata service.
+/// Whether an address leads to this machine, its link, a cloud's metadata service or nowhere in
+/// particular, in whichever way it is written.
 #[must_use]
 pub fn is_local(ip: IpAddr) -> bool {
     match ip {
@@ -118,6 +118,7 @@ pub fn is_local(ip: IpAddr) -> bool {
                 || v6.is_unspecified()
                 || v6.is_multicast()
                 || v6.is_unicast_link_local()
+                || v6 == METADATA_V6
                 || embedded_v4(v6).is_some_and(is_local_v4)
         }
     }
@@ -130,7 +131,18 @@ fn is_local_v4(ip: Ipv4Addr) -> bool {
         || ip.is_multicast()
         || ip.is_broadcast()
         || ip.octets()[0] == 0
+        || METADATA_V4.contains(&ip)
 }
+
+/// Metadata services that are not link-local: of Azure's host
+/// (<https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>), and of Alibaba.
+const METADATA_V4: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(100, 100, 100, 200),
+];
+/// Of AWS:
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>.
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// The IPv4 address inside a mapped (RFC 4291, 2.5.5.2), compatible (2.5.5.1), NAT64 (RFC 6052)
 /// or 6to4 (RFC 3056) address.
@@ -158,6 +170,9 @@ mod tests {
             "0.0.0.0",
             "0.1.2.3",
             "169.254.169.254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "fd00:ec2::254",
             "224.0.0.1",
             "255.255.255.255",
             "::",

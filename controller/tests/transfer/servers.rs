@@ -49,6 +49,11 @@ fn find(variable: &str, program: &str, what: &str) -> Option<PathBuf> {
 impl Server {
     /// versitygw: S3 on a folder. It checks signatures, rights and checksums.
     pub(crate) async fn versitygw() -> Option<Self> {
+        Self::versitygw_with(None).await
+    }
+
+    /// The same over TLS, as `localhost`; certificate and key in PEM.
+    pub(crate) async fn versitygw_with(tls: Option<(&str, &str)>) -> Option<Self> {
         let program = find("TOWLINE_VERSITYGW", "versitygw", "S3")?;
         let data = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(data.path().join("data/bkt")).unwrap();
@@ -61,6 +66,12 @@ impl Server {
         );
         std::fs::write(iam.join("users.json"), account).unwrap();
         let root = data.path().join("data");
+        let pem = tls.map(|(certificate, key)| {
+            let files = [data.path().join("tls.crt"), data.path().join("tls.key")];
+            std::fs::write(&files[0], certificate).unwrap();
+            std::fs::write(&files[1], key).unwrap();
+            files
+        });
         Some(
             Self::start(data, |port| {
                 let mut command = Command::new(&program);
@@ -68,9 +79,11 @@ impl Server {
                     .env("ROOT_ACCESS_KEY_ID", KEY.0)
                     .env("ROOT_SECRET_ACCESS_KEY", KEY.1)
                     .args(["--port", &format!("127.0.0.1:{port}"), "--iam-dir"])
-                    .arg(&iam)
-                    .arg("posix")
-                    .arg(&root);
+                    .arg(&iam);
+                if let Some([certificate, key]) = &pem {
+                    command.arg("--cert").arg(certificate).arg("--key").arg(key);
+                }
+                command.arg("posix").arg(&root);
                 command
             })
             .await,

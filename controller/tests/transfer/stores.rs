@@ -3,11 +3,13 @@
 use crate::{
     agent::{Agent, good},
     body,
+    command::{archive, told, towline},
     gate::Gate,
     job,
-    place::{AZURE_KEY, LIMITED, PART, Place, azure_config, places, s3_config},
+    place::{AZURE_ACCOUNT, AZURE_KEY, LIMITED, PART, Place, azure_config, places, s3_config},
     run,
-    servers::Server,
+    servers::{Server, http_client},
+    tls::Ca,
     transfer_of,
 };
 use bytes::Bytes;
@@ -15,14 +17,21 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use std::{convert::Infallible, sync::Arc};
+use object_store::client::{HttpRequest, HttpRequestBody};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::net::TcpListener;
+use towline_controller::pki::Usage;
 use towline_controller::{
     catalog,
     reason::FailureReason,
     storage::{
-        AzureCredentials, Capabilities, GcsConfig, GcsCredentials, Location, S3Config,
-        S3Credentials, Store, StoreConfig, StoreError,
+        AzureCredentials, Capabilities, GcsConfig, GcsCredentials, Location, Operation,
+        RequestObserver, RequestResult, S3Config, S3Credentials, S3Encryption, Store, StoreConfig,
+        StoreError,
     },
 };
 
@@ -362,6 +371,259 @@ async fn a_local_store_is_refused() {
     let met = tokio::select! {
         biased;
         _ = listener.accept() => true,
+        () = std::future::ready(()) => false,
+    };
+    assert!(!met);
+}
+
+/// A certificate authority of one's own is trusted where it is named, and nowhere else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_is_trusted_when_named() {
+    let ca = Ca::new();
+    let own = ca.issue(Usage::Server, "localhost");
+    let Some(server) = Server::versitygw_with(Some((&own.certificate, &own.key))).await else {
+        return;
+    };
+    let port = server.endpoint.rsplit_once(':').unwrap().1;
+    let mut config = s3_config(&format!("https://localhost:{port}"));
+    config.allow_http = false;
+    for (bundle, reason) in [
+        (Some(ca.certificate.clone()), None),
+        (None, Some(StoreError::UNREACHABLE)),
+        (Some(Ca::new().certificate), Some(StoreError::UNREACHABLE)),
+    ] {
+        config.ca_bundle = bundle;
+        let probed = open(config.clone()).probe("ns").await;
+        assert_eq!(
+            probed.as_ref().err().map(|e| e.reason),
+            reason,
+            "{probed:?}"
+        );
+    }
+    for bundle in [
+        "",
+        "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n",
+    ] {
+        config.ca_bundle = Some(bundle.into());
+        let location = Location::S3(config.clone());
+        let error = Store::open(StoreConfig::new(location)).unwrap_err();
+        assert!(error.message.contains("caBundle"), "{error}");
+    }
+}
+
+/// What the store was asked for is what it keeps the objects by, small and large.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_is_told_how_to_encrypt() {
+    let Some(server) = Server::moto().await else {
+        return;
+    };
+    let key = "arn:aws:kms:us-east-1:111122223333:key/k";
+    for (encryption, algorithm, key) in [
+        (S3Encryption::Aes256, "AES256", None),
+        (S3Encryption::Kms(None), "aws:kms", None),
+        (S3Encryption::Kms(Some(key.into())), "aws:kms", Some(key)),
+    ] {
+        let mut config = s3_config(&server.endpoint);
+        config.encryption = Some(encryption);
+        let store = open(config);
+        let (small, large) = (store.key("small").unwrap(), store.key("large").unwrap());
+        store.put(&small, "x".into()).await.unwrap();
+        let id = store.uploads().open(&large).await.unwrap();
+        let part = store.uploads().parts(&large, &id).put(0, "x".into()).await;
+        let parts = vec![part.unwrap()];
+        store.uploads().complete(&large, &id, parts).await.unwrap();
+        for object in ["small", "large"] {
+            let mut request = HttpRequest::new(HttpRequestBody::empty());
+            *request.method_mut() = http::Method::HEAD;
+            *request.uri_mut() = format!("{}/bkt/{object}", server.endpoint).parse().unwrap();
+            let signed_by_nobody = http::HeaderValue::from_static(
+                "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x",
+            );
+            request
+                .headers_mut()
+                .insert("authorization", signed_by_nobody);
+            let answer = http_client().execute(request).await.unwrap();
+            let header = |name| {
+                answer
+                    .headers()
+                    .get(name)
+                    .map(|v| v.to_str().unwrap().to_owned())
+            };
+            let told = header("x-amz-server-side-encryption");
+            assert_eq!(told.as_deref(), Some(algorithm), "{object}");
+            if key.is_some() {
+                let told = header("x-amz-server-side-encryption-aws-kms-key-id");
+                assert_eq!(told.as_deref(), key, "{object}");
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seen(Mutex<Vec<(Operation, RequestResult)>>);
+
+impl RequestObserver for Seen {
+    fn request(&self, operation: Operation, result: RequestResult, _: Duration) {
+        self.0.lock().unwrap().push((operation, result));
+    }
+}
+
+/// Each request is told once, by what it was for and how it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_counted() {
+    let (moto, azurite) = (Server::moto().await, Server::azurite().await);
+    let mut places = Vec::new();
+    if let Some(server) = &moto {
+        let endpoint = server.endpoint.clone();
+        places.extend([server.place(), Place::Gcs { endpoint }]);
+    }
+    if let Some(server) = &azurite {
+        let endpoint = server.endpoint.clone();
+        places.push(Place::Azure { endpoint });
+    }
+    for place in places {
+        let seen = Arc::new(Seen::default());
+        let store = Store::open(StoreConfig {
+            observer: Some(seen.clone()),
+            ..place.config(8)
+        })
+        .unwrap();
+        let key = store.key("ns/k").unwrap();
+        assert_eq!(store.get(&key, 10).await.unwrap(), None);
+        store.put(&key, "x".into()).await.unwrap();
+        store.head(&key).await.unwrap();
+        store.list(&store.key("ns").unwrap()).await.unwrap();
+        let large = store.key("ns/large").unwrap();
+        let id = store.uploads().open(&large).await.unwrap();
+        let writer = store.uploads().parts(&large, &id);
+        let parts = vec![writer.put(0, "x".into()).await.unwrap()];
+        store.uploads().complete(&large, &id, parts).await.unwrap();
+        store.delete(&key).await.unwrap();
+        let mut expected = vec![
+            (Operation::Get, RequestResult::NotFound),
+            (Operation::Put, RequestResult::Success),
+            (Operation::Head, RequestResult::Success),
+            (Operation::List, RequestResult::Success),
+            (Operation::CreateUpload, RequestResult::Success),
+            (Operation::PutPart, RequestResult::Success),
+            (Operation::CompleteUpload, RequestResult::Success),
+            (Operation::Delete, RequestResult::Success),
+        ];
+        if matches!(place, Place::Azure { .. }) {
+            // Its uploads are opened by their first block.
+            expected.retain(|(operation, _)| *operation != Operation::CreateUpload);
+        }
+        assert_eq!(*seen.0.lock().unwrap(), expected);
+    }
+}
+
+/// `towline` on Google's and Azure's stand-ins, with the variables of their own command lines.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_knows_every_cloud() {
+    let (moto, azurite) = (Server::moto().await, Server::azurite().await);
+    let mut stores = Vec::new();
+    if let Some(server) = &moto {
+        stores.push((
+            "gs://bkt/pre",
+            server.endpoint.clone(),
+            [("GOOGLE_OAUTH_ACCESS_TOKEN", "t"), ("X", "")],
+        ));
+    }
+    if let Some(server) = &azurite {
+        stores.push((
+            "az://bkt/pre",
+            format!("{}/{AZURE_ACCOUNT}", server.endpoint),
+            [
+                ("AZURE_STORAGE_ACCOUNT", AZURE_ACCOUNT),
+                ("AZURE_STORAGE_KEY", AZURE_KEY),
+            ],
+        ));
+    }
+    let data = archive(&body(20 << 20));
+    let agent = Agent::start(good(&data)).await;
+    for (url, endpoint, variables) in stores {
+        let at = ["--store", url, "--endpoint-url", &endpoint, "--allow-http"];
+        let run = async |args: &[&str]| {
+            let mut command = towline(&[args, &at[..]].concat());
+            // Of another cloud: it is not for this one.
+            command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+            told(&command.envs(variables).output().await.unwrap())
+        };
+        let backup = ["backup", "--agent", agent.url.as_str(), "--name", "db-0"];
+        let (code, out, err) = run(&backup).await;
+        assert_eq!(code, 0, "{url}: {err}");
+        let key = out.split(' ').next().unwrap().to_owned();
+        let (_, out, err) = run(&["ls"]).await;
+        assert!(out.contains(&key), "{url}: {out} {err}");
+        let (code, _, err) = run(&["verify", "--latest"]).await;
+        assert_eq!(code, 0, "{url}: {err}");
+    }
+    for (args, part) in [
+        (["--store", "az://bkt"], "AZURE_STORAGE_ACCOUNT"),
+        (["--store", "ftp://bkt"], "gs://BUCKET"),
+        (["--store", "gs://"], "gs://BUCKET"),
+    ] {
+        let mut command = towline(&[&["ls"][..], &args[..]].concat());
+        command.env_remove("AZURE_STORAGE_ACCOUNT");
+        let (code, _, err) = told(&command.output().await.unwrap());
+        assert_eq!(code, 2, "{err}");
+        assert!(err.contains(part), "{err}");
+    }
+}
+
+/// With keys of its own a store never makes us ask a metadata service, whatever the environment says
+/// and however the keys are wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_its_own_ask_no_metadata_service() {
+    let metadata = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = metadata.local_addr().unwrap().to_string();
+    let url = format!("http://{address}");
+    let (moto, azurite) = (Server::moto().await, Server::azurite().await);
+    let mut stores = Vec::new();
+    if let Some(server) = &moto {
+        stores.push(("s3://nope", server.endpoint.clone(), ("X", "")));
+        stores.push((
+            "gs://nope",
+            server.endpoint.clone(),
+            ("GOOGLE_OAUTH_ACCESS_TOKEN", "t"),
+        ));
+    }
+    if let Some(server) = &azurite {
+        stores.push((
+            "az://nope",
+            format!("{}/{AZURE_ACCOUNT}", server.endpoint),
+            ("AZURE_STORAGE_KEY", "d3Jvbmc="),
+        ));
+    }
+    for (store, endpoint, (name, value)) in stores {
+        let at = [
+            "ls",
+            "--store",
+            store,
+            "--endpoint-url",
+            &endpoint,
+            "--allow-http",
+        ];
+        let mut command = towline(&at);
+        for variable in ["AWS_METADATA_ENDPOINT", "IDENTITY_ENDPOINT", "MSI_ENDPOINT"] {
+            command.env(variable, &url);
+        }
+        for variable in ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ENDPOINT_URL_STS"] {
+            command.env(variable, &url);
+        }
+        for variable in ["GCE_METADATA_HOST", "METADATA_HOST", "GCE_METADATA_ROOT"] {
+            command.env(variable, &address);
+        }
+        command
+            .env("AZURE_STORAGE_ACCOUNT", AZURE_ACCOUNT)
+            .env(name, value);
+        let (code, _, err) = told(&command.output().await.unwrap());
+        assert_ne!(code, 0, "{store}: {err}");
+        assert!(!err.contains("d3Jvbmc"), "{err}");
+    }
+    let met = tokio::select! {
+        biased;
+        _ = metadata.accept() => true,
         () = std::future::ready(()) => false,
     };
     assert!(!met);
