@@ -24,6 +24,21 @@ const SLOW_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
 /// When a failing store is probed slowly.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
+/// Reason of a store that is Ready.
+const PROBED: &str = "Probed";
+
+/// The message of a store that was Ready and is only busy now: a transfer waits for it, and a probe
+/// does not, so its impatience says nothing of the store.
+fn stays_ready(
+    status: &BackupStoreStatus,
+    generation: Option<i64>,
+    error: &StoreError,
+) -> Option<String> {
+    let ready = conditions::get(&status.conditions, READY)?;
+    let same = ready.status == "True" && ready.observed_generation == generation;
+    (same && error.reason == StoreError::THROTTLED).then(|| ready.message.clone())
+}
+
 /// When the store is to be probed next. A changed spec is probed at once; a changed Secret is
 /// noticed by the next probe, for the controller may not watch Secrets.
 fn next_probe(status: &BackupStoreStatus, generation: Option<i64>, now: Timestamp) -> Timestamp {
@@ -80,10 +95,14 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
                 checksum: capabilities.crc64nvme.then_some(api::Checksum::Crc64Nvme),
                 list_uploads: capabilities.list_uploads,
             });
-            (Status::True, "Probed", can(store, *capabilities))
+            (Status::True, PROBED, can(store, *capabilities))
         }
-        Err(error) => (Status::False, error.reason, error.message.clone()),
+        Err(error) => match stays_ready(&status, store.metadata.generation, error) {
+            Some(message) => (Status::True, PROBED, message),
+            None => (Status::False, error.reason, error.message.clone()),
+        },
     };
+    let is_ready = matches!(ready, Status::True);
     conditions::set(
         &mut status.conditions,
         READY,
@@ -99,7 +118,7 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
     Api::<BackupStore>::namespaced(context.client.clone(), &namespace)
         .replace_status(&name, &PostParams::default(), &changed)
         .await?;
-    context.metrics.store(&namespace, &name, found.is_ok());
+    context.metrics.store(&namespace, &name, is_ready);
     if conditions::get(&before.conditions, READY).map(|c| c.reason.as_str()) != Some(reason) {
         let about = store.object_ref(&());
         match found {
@@ -196,6 +215,39 @@ mod tests {
 
     fn t(second: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn a_busy_store_stays_ready() {
+        for (what, before, generation, reason, stays) in [
+            ("busy", Status::True, 1, StoreError::THROTTLED, true),
+            ("never was", Status::False, 1, StoreError::THROTTLED, false),
+            ("changed", Status::True, 2, StoreError::THROTTLED, false),
+            ("gone", Status::True, 1, StoreError::UNREACHABLE, false),
+        ] {
+            let mut status = BackupStoreStatus::default();
+            conditions::set(
+                &mut status.conditions,
+                READY,
+                before,
+                "R",
+                "as before",
+                Some(1),
+                t(0),
+            );
+            let error = StoreError {
+                message: "now".into(),
+                reason,
+            };
+            let kept = stays_ready(&status, Some(generation), &error);
+            assert_eq!(kept.as_deref(), stays.then_some("as before"), "{what}");
+        }
+        let error = StoreError {
+            message: "now".into(),
+            reason: StoreError::THROTTLED,
+        };
+        let never = stays_ready(&BackupStoreStatus::default(), Some(1), &error);
+        assert_eq!(never, None, "never probed");
     }
 
     #[test]

@@ -122,7 +122,12 @@ impl Operation {
     /// By method and query, which tell it for S3, the XML API of Google and Azure alike. Another
     /// host than the store's is asked for tokens only.
     fn of(method: &Method, uri: &Uri, store_host: Option<&str>) -> Self {
-        if store_host.is_some_and(|host| uri.host() != Some(host)) {
+        // The bucket may stand before the store's host.
+        let is_store = |host: &str| {
+            let bucket = uri.host().and_then(|asked| asked.strip_suffix(host));
+            bucket.is_some_and(|b| b.is_empty() || b.ends_with('.'))
+        };
+        if !store_host.is_none_or(is_store) {
             return Self::Token;
         }
         let has = |name: &str| {

@@ -170,6 +170,8 @@ async fn redirects_are_not_followed() {
 fn requests_are_told_apart() {
     for (method, uri, operation) in [
         ("PUT", "http://s/b/k", Operation::Put),
+        ("PUT", "http://b.s/k", Operation::Put),
+        ("POST", "http://its/token", Operation::Token),
         ("GET", "http://s/b/k", Operation::Get),
         ("HEAD", "http://s/b/k", Operation::Head),
         ("DELETE", "http://s/b/k", Operation::Delete),
