@@ -34,6 +34,9 @@ pub const GROUP: &str = "towline.dev";
 /// Label of a job: the schedule that made it.
 pub const LABEL_SCHEDULE: &str = "towline.dev/schedule";
 
+/// Label of a job that is the record of an imported backup: `true`.
+pub const LABEL_IMPORTED: &str = "towline.dev/imported";
+
 /// Annotation of a job: when it was to start, jitter included, RFC 3339.
 pub const ANNOTATION_SCHEDULED_AT: &str = "towline.dev/scheduled-at";
 

@@ -2,12 +2,15 @@
 //! decision about a job.
 
 mod clean;
-mod list;
+mod delete;
 mod mark;
+mod survey;
 
 pub use clean::{Cleaned, clean_attempt};
-pub use list::{Listed, list};
+pub(crate) use delete::delete_proofs;
+pub use delete::{ZOMBIE_PATIENCE, delete_backup, forget_abandoned};
 pub(crate) use mark::{Mark, UploadRef};
+pub use survey::{Attempt, Folder, Known, Listed, list, survey};
 
 use crate::storage::{Created, Store, StoreError};
 use bytes::Bytes;
@@ -207,11 +210,7 @@ pub async fn read_decision(
     store: &Store,
     job: &JobIdentity,
 ) -> Result<Option<Manifest>, StoreError> {
-    let key = job.manifest_key(store)?;
-    match store.get(&key, MAX_BYTES).await? {
-        None => Ok(None),
-        Some(body) => Manifest::parse(store, &key, &body).map(Some),
-    }
+    read_manifest(store, &job.folder()).await
 }
 
 /// Decides that a job has no backup, before it ends Failed or Cancelled. Whoever decided first
@@ -225,7 +224,11 @@ pub async fn abandon(
     attempt: u32,
     now: jiff::Timestamp,
 ) -> Result<Manifest, StoreError> {
-    let manifest = Manifest {
+    decide(store, &abandoned(job, attempt, now)).await
+}
+
+fn abandoned(job: &JobIdentity, attempt: u32, now: jiff::Timestamp) -> Manifest {
+    Manifest {
         format_version: FORMAT_VERSION,
         outcome: Outcome::Abandoned,
         identity: job.clone(),
@@ -240,8 +243,19 @@ pub async fn abandon(
         server_version: String::new(),
         position: towline_agent::archive::Position::default(),
         start_time: now,
-    };
-    decide(store, &manifest).await
+    }
+}
+
+/// Reads the manifest that lies in `folder` (without the store's prefix); `None` when there is none.
+///
+/// # Errors
+/// When the store does not answer, or the manifest is not readable.
+pub async fn read_manifest(store: &Store, folder: &str) -> Result<Option<Manifest>, StoreError> {
+    let key = store.key(&format!("{folder}/manifest.json"))?;
+    match store.get(&key, MAX_BYTES).await? {
+        None => Ok(None),
+        Some(body) => Manifest::parse(store, &key, &body).map(Some),
+    }
 }
 
 /// Writes a decision, unless there is one: the answer is the one that stands.

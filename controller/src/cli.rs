@@ -1,6 +1,7 @@
 //! The command line `towline`: the transfer of the controller, without a cluster.
 
 mod backup;
+mod catalog;
 mod ls;
 mod pki;
 mod store;
@@ -31,6 +32,9 @@ Examples:
   Read the newest backup back and check every sum in it:
     towline verify --store s3://backups/prod --latest
 
+  Make BackupJobs of the backups in a BackupStore, after the cluster was lost:
+    towline catalog import offsite --namespace shop
+
 Exit codes: 0 good, 1 the backup failed or is damaged, 2 wrong usage, 3 agent or store unreachable.";
 
 /// Backs up MySQL and MariaDB servers that have a towline-agent beside them.
@@ -53,6 +57,8 @@ enum Command {
     Ls(ls::LsArgs),
     /// Read a backup back and check every sum
     Verify(verify::VerifyArgs),
+    /// Make a cluster know of backups that it has forgotten
+    Catalog(catalog::CatalogArgs),
     /// Make certificates for agents and controller, as Secrets; run again, it renews them
     Pki(pki::PkiArgs),
 }
@@ -65,6 +71,7 @@ impl Cli {
             Command::Backup(args) => args.run().await,
             Command::Ls(args) => args.run().await,
             Command::Verify(args) => args.run().await,
+            Command::Catalog(args) => args.run().await,
             Command::Pki(args) => args.run(),
         };
         match outcome {

@@ -1,7 +1,7 @@
 //! What the controller is told when it starts.
 
 use crate::leader::LeaseConfig;
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use std::{
     collections::BTreeSet, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration,
 };
@@ -210,6 +210,30 @@ impl TryFrom<RunArgs> for Config {
 fn random_holder() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_default();
     format!("{host}_{}", uuid::Uuid::new_v4())
+}
+
+impl Config {
+    /// For somebody who works with rights of their own: their cloud identity may stand in for the
+    /// Secret of a store.
+    ///
+    /// # Errors
+    /// When `namespace` is none.
+    pub fn of_command_line(namespace: &str) -> Result<Self, ConfigError> {
+        #[derive(Parser)]
+        struct Flags {
+            #[command(flatten)]
+            run: RunArgs,
+        }
+        let ambient = format!("--ambient-credentials-namespaces={namespace}");
+        let flags = Flags::try_parse_from(["towline", &ambient]);
+        flags
+            .map_err(|_| ConfigError::Namespace {
+                flag: "namespace",
+                name: namespace.to_owned(),
+            })?
+            .run
+            .try_into()
+    }
 }
 
 /// A variable that is set but empty gives one empty element.

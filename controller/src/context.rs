@@ -5,13 +5,14 @@ mod owned_jobs;
 pub use owned_jobs::OwnedJobs;
 
 use crate::{
-    api::{BackupJob, BackupStore},
+    api::{BackupJob, BackupSchedule, BackupStore},
     config::Config,
     job::transfers::{Transfers, Wake},
     leader::Leading,
     metrics::Metrics,
     open_stores::OpenStores,
     report::Report,
+    upkeep::Upkeep,
 };
 use kube::{
     Client, Resource,
@@ -91,6 +92,10 @@ pub struct Context {
     pub owned_jobs: OwnedJobs,
     /// The stores of this scope, as last seen.
     pub stores: Cache<BackupStore>,
+    /// The schedules of this scope, as last seen.
+    pub schedules: Cache<BackupSchedule>,
+    /// Retention and sweep of this scope's stores.
+    pub upkeep: Upkeep,
 }
 
 impl std::fmt::Debug for Context {

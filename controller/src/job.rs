@@ -3,6 +3,8 @@
 
 mod act;
 mod decide;
+pub mod deletion;
+mod import;
 pub mod plan;
 mod queue;
 pub mod record;
@@ -17,11 +19,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{
-    Api, Resource, ResourceExt,
-    api::{DeleteParams, PostParams, Preconditions},
-    runtime::controller::Action,
-};
+use kube::{Api, Resource, ResourceExt, api::PostParams, runtime::controller::Action};
 use plan::{Observed, Step};
 use record::Record;
 use std::{sync::Arc, time::Duration};
@@ -54,9 +52,12 @@ pub async fn reconcile(job: Arc<BackupJob>, context: Arc<Context>) -> Result<Act
     let uid = job.uid().ok_or(Error::Malformed("uid"))?;
     let reference = JobRef::new(&name).within(&namespace);
     context.transfers.forget_others(&reference, Some(&uid));
-    if job.metadata.deletion_timestamp.is_some() {
+    let going = job.metadata.deletion_timestamp.is_some();
+    if going {
         context.transfers.forget(&uid);
-        return Ok(Action::await_change());
+        if !deletion::is_held(&job) {
+            return Ok(Action::await_change());
+        }
     }
 
     let status = job.status.clone().unwrap_or_default();
@@ -88,6 +89,13 @@ pub async fn reconcile(job: Arc<BackupJob>, context: Arc<Context>) -> Result<Act
         taken_up: false,
         now: Timestamp::now(),
     };
+    if going {
+        return subject.finalize().await;
+    }
+    let held = deletion::is_to_be_held(&subject.job);
+    if held != deletion::is_held(&subject.job) {
+        subject.hold(held).await?;
+    }
     let step = subject.plan();
     if step != Step::Start {
         // Whatever comes next, it is no transfer: a job that waited for one waits no more.
@@ -149,6 +157,7 @@ impl Subject<'_> {
                 Box::pin(self.act(next)).await
             }
             Step::Start => self.start().await,
+            Step::Import(import) => self.import(&import).await,
             Step::Record => self.record_ended().await,
             Step::Recover => self.recover().await,
             Step::Conclude { reason, message } => self.conclude(reason, &message).await,
@@ -207,27 +216,14 @@ impl Subject<'_> {
 
     /// Its time to live is over. What it stored stays.
     async fn delete(&self) -> Result<Action, Error> {
-        let only_this = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(self.uid.clone()),
-                resource_version: None,
-            }),
-            ..DeleteParams::background()
-        };
-        match self.api.delete(&self.name, &only_this).await {
-            Ok(_) => {
-                tracing::info!(
-                    namespace = self.namespace,
-                    name = self.name,
-                    "deleted after ttlSecondsAfterFinished"
-                );
-                Ok(Action::await_change())
-            }
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-                Ok(Action::await_change())
-            }
-            Err(error) => Err(error.into()),
+        if deletion::delete_record(&self.context.client, &self.job).await? {
+            tracing::info!(
+                namespace = self.namespace,
+                name = self.name,
+                "deleted after ttlSecondsAfterFinished"
+            );
         }
+        Ok(Action::await_change())
     }
 
     /// Whose backup it is: fixes its keys.

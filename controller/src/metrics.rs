@@ -31,6 +31,8 @@ pub struct Metrics {
     schedule_last_duration: GaugeVec,
     schedule_failures: IntGaugeVec,
     schedule_suspended: IntGaugeVec,
+    schedule_backups: IntGaugeVec,
+    schedule_stored_bytes: IntGaugeVec,
     jobs: IntCounterVec,
     jobs_seen: Mutex<HashMap<NamespacedName, HashSet<PhaseAndReason>>>,
     attempts: IntCounterVec,
@@ -47,6 +49,10 @@ pub struct Metrics {
     store_ready: IntGaugeVec,
     store_requests: IntCounterVec,
     store_request_duration: HistogramVec,
+    /// Unfinished uploads of dead attempts that the sweep aborted.
+    pub swept_uploads: IntCounter,
+    /// Backups that retention deleted.
+    pub retention_deleted: IntCounter,
     reconcile_duration: HistogramVec,
     reconcile_errors: IntCounterVec,
     malformed: IntGaugeVec,
@@ -68,6 +74,10 @@ pub struct ScheduleMetrics {
     pub consecutive_failures: u32,
     /// `spec.suspend`.
     pub suspended: bool,
+    /// Backups in the store.
+    pub backups: Option<u64>,
+    /// Their size.
+    pub stored_bytes: Option<u64>,
 }
 
 const SCHEDULE: [&str; 2] = ["namespace", "schedule"];
@@ -94,6 +104,11 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
+        let counter = |name: &str, help: &str| {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
         let gauge = |name: &str, help: &str| {
             let metric = IntGauge::new(name, help)?;
             registry.register(Box::new(metric.clone()))?;
@@ -107,11 +122,6 @@ impl Metrics {
             &SCHEDULE,
         )?;
         registry.register(Box::new(schedule_last_duration.clone()))?;
-        let transfer_bytes = IntCounter::new(
-            "towline_transfer_bytes_total",
-            "Bytes received from agents.",
-        )?;
-        registry.register(Box::new(transfer_bytes.clone()))?;
         let start_delay = Histogram::with_opts(
             HistogramOpts::new(
                 "towline_start_delay_seconds",
@@ -157,6 +167,16 @@ impl Metrics {
                 "1 while the schedule is suspended.",
                 &SCHEDULE,
             )?,
+            schedule_backups: int_gauges(
+                "towline_schedule_backups",
+                "Backups of the schedule in its store, after retention.",
+                &SCHEDULE,
+            )?,
+            schedule_stored_bytes: int_gauges(
+                "towline_schedule_stored_bytes",
+                "Their size.",
+                &SCHEDULE,
+            )?,
             jobs: counters(
                 "towline_jobs_total",
                 "Jobs that ended; the schedule is empty for those without one, the reason for those that succeeded.",
@@ -168,7 +188,18 @@ impl Metrics {
                 "Attempts that ended; the reason is empty for those that succeeded.",
                 &["reason"],
             )?,
-            transfer_bytes,
+            transfer_bytes: counter(
+                "towline_transfer_bytes_total",
+                "Bytes received from agents.",
+            )?,
+            swept_uploads: counter(
+                "towline_swept_uploads_total",
+                "Unfinished uploads of dead attempts that the sweep aborted.",
+            )?,
+            retention_deleted: counter(
+                "towline_retention_deleted_total",
+                "Backups that retention deleted.",
+            )?,
             transfers_running: gauge("towline_transfers_running", "Transfers that run.")?,
             transfers_waiting: gauge(
                 "towline_transfers_waiting",
@@ -232,10 +263,10 @@ impl Metrics {
         };
         set(&self.schedule_last_success, now.last_success);
         set(&self.schedule_next_run, now.next_run);
-        set(
-            &self.schedule_last_bytes,
-            now.last_bytes.map(|b| i64::try_from(b).unwrap_or(i64::MAX)),
-        );
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        set(&self.schedule_last_bytes, now.last_bytes.map(number));
+        set(&self.schedule_backups, now.backups.map(number));
+        set(&self.schedule_stored_bytes, now.stored_bytes.map(number));
         set(
             &self.schedule_failures,
             Some(i64::from(now.consecutive_failures)),
@@ -277,6 +308,8 @@ impl Metrics {
             &self.schedule_last_bytes,
             &self.schedule_failures,
             &self.schedule_suspended,
+            &self.schedule_backups,
+            &self.schedule_stored_bytes,
         ] {
             // A series that never was is no error.
             drop(metric.remove_label_values(&labels));
@@ -404,6 +437,8 @@ mod tests {
             last_duration: Some(Duration::from_secs(4)),
             consecutive_failures: 0,
             suspended: false,
+            backups: Some(5),
+            stored_bytes: Some(6),
         };
         metrics.schedule("a", "nightly", &known);
         metrics.schedule("b", "nightly", &known);
@@ -414,10 +449,10 @@ mod tests {
             Some(FailureReason::NoAgent),
         );
         metrics.store("a", "main", true);
-        assert_eq!(names("namespace=\"a\""), 8);
+        assert_eq!(names("namespace=\"a\""), 10);
         metrics.forget_schedule("a", "nightly");
         metrics.forget_store("a", "main");
-        assert_eq!((names("namespace=\"a\""), names("namespace=\"b\"")), (0, 6));
+        assert_eq!((names("namespace=\"a\""), names("namespace=\"b\"")), (0, 8));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
     schedule,
     server::{self, Readiness},
     store,
+    upkeep::{self, Upkeep},
 };
 use futures::{Stream, StreamExt as _, channel::mpsc, stream};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
@@ -197,6 +198,7 @@ fn watch_scope(
     let (schedules, schedule_events) = watch::<BackupSchedule, _>(base.client, namespace, |_| {});
     let (wake, woken) = mpsc::unbounded();
     let (owner, owners) = mpsc::unbounded();
+    let (look, looks) = mpsc::unbounded();
     let context = Arc::new(Context {
         client: base.client.clone(),
         config: Arc::clone(base.config),
@@ -210,6 +212,8 @@ fn watch_scope(
         jobs: jobs.clone(),
         owned_jobs,
         stores: stores.clone(),
+        schedules: schedules.clone(),
+        upkeep: Upkeep::new(look),
     });
     parts.spawn(when_filled(stores.clone(), readiness.clone()));
     parts.spawn(when_filled(jobs.clone(), readiness.clone()));
@@ -239,10 +243,21 @@ fn watch_scope(
         metrics.forget_schedule(gone.namespace.as_deref().unwrap_or_default(), &gone.name)
     };
     let metrics = Arc::clone(&context.metrics);
+    let upkeep = context.upkeep.clone();
     let forget_store = move |gone: &ObjectRef<DynamicObject>| {
-        metrics.forget_store(gone.namespace.as_deref().unwrap_or_default(), &gone.name)
+        let namespace = gone.namespace.as_deref().unwrap_or_default();
+        metrics.forget_store(namespace, &gone.name);
+        upkeep.forget(namespace, &gone.name);
     };
 
+    parts.spawn(drive(
+        "Upkeep",
+        stores.clone(),
+        requests(stream::empty(), looks),
+        Arc::clone(&context),
+        upkeep::reconcile,
+        |_: &ObjectRef<DynamicObject>| {},
+    ));
     parts.spawn(drive(
         "BackupStore",
         stores,
@@ -376,7 +391,7 @@ async fn drive<K, Reconcile, Reconciling>(
         context,
         cache.objects(),
         requests,
-        controller::Config::default(),
+        at_once(kind),
     );
     let mut results = std::pin::pin!(results);
     while let Some(result) = results.next().await {
@@ -413,6 +428,16 @@ async fn stand_by<K: Kind>(
 
 fn watch_failed(kind: &str, error: &dyn std::error::Error) {
     tracing::warn!(kind, %error, "watch failed; it is repeated: are the CRDs installed, and may the controller watch them?");
+}
+
+/// How many objects of a kind are reconciled at once: none waits for another, but those whose passes
+/// take long.
+fn at_once(kind: &str) -> controller::Config {
+    let config = controller::Config::default();
+    match kind {
+        "Upkeep" => config.concurrency(upkeep::AT_ONCE),
+        _ => config,
+    }
 }
 
 async fn one<K, Reconciling>(

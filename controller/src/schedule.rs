@@ -10,18 +10,18 @@ use crate::{
         ANNOTATION_SCHEDULED_AT, BackupJob, BackupSchedule, BackupScheduleStatus, LABEL_SCHEDULE,
         conditions,
         job::Phase,
-        schedule::{ActiveJob, OVERDUE, READY},
+        schedule::{ActiveJob, OVERDUE, READY, RETAINED},
     },
     context::{Context, Guard},
     error::Error,
-    job::schedule_of,
+    job::{deletion, schedule_of},
     metrics::ScheduleMetrics,
 };
 use due::Due;
 use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{Patch, PatchParams, PostParams},
     core::DeserializeGuard,
     runtime::controller::Action,
 };
@@ -167,8 +167,18 @@ async fn act(
             .await?;
     }
     tell_conditions(context, schedule, &status).await;
-    for (job, uid) in plan.delete {
-        delete_job(context, namespace, &job, uid).await?;
+    if retention_is_new(schedule, &status) {
+        let store = schedule.spec.job_template.spec.store_name();
+        context.upkeep.wake(namespace, store);
+    }
+    for (_, uid) in plan.delete {
+        // Beyond the history limit. What it stored stays.
+        if let Some(job) = readable(jobs).find(|j| j.uid().as_ref() == Some(&uid))
+            && deletion::delete_record(&context.client, job).await?
+        {
+            let job = job.name_any();
+            tracing::debug!(namespace, job, "deleted by the history limit");
+        }
     }
     context
         .metrics
@@ -181,6 +191,16 @@ async fn act(
             Action::requeue(sleep.clamp(Duration::from_millis(1), LONGEST_SLEEP))
         }
     })
+}
+
+/// Whether no pass has followed this retention, or its absence, yet.
+fn retention_is_new(schedule: &BackupSchedule, status: &BackupScheduleStatus) -> bool {
+    let told = conditions::get(&status.conditions, RETAINED);
+    match (&schedule.spec.retention, told) {
+        (None, None) => false,
+        (Some(_), Some(told)) => told.observed_generation != schedule.metadata.generation,
+        _ => true,
+    }
 }
 
 /// Creates the job of one due time; `None` when its name is taken by another's job.
@@ -279,33 +299,6 @@ async fn cancel_job(
     }
 }
 
-/// Deletes a job beyond the history limit. What it stored stays.
-async fn delete_job(
-    context: &Context,
-    namespace: &str,
-    name: &str,
-    uid: String,
-) -> Result<(), Error> {
-    let only_this = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: Some(uid),
-            resource_version: None,
-        }),
-        ..DeleteParams::background()
-    };
-    match Api::<BackupJob>::namespaced(context.client.clone(), namespace)
-        .delete(name, &only_this)
-        .await
-    {
-        Ok(_) => {
-            tracing::debug!(namespace, name, "deleted by the history limit");
-            Ok(())
-        }
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// An event when the schedule ceases to be understood, and when it has gone too long without a backup.
 async fn tell_conditions(
     context: &Context,
@@ -353,5 +346,7 @@ fn metrics(
         last_duration: duration,
         consecutive_failures: status.consecutive_failures,
         suspended: schedule.spec.suspend,
+        backups: status.backups,
+        stored_bytes: status.bytes,
     }
 }

@@ -75,11 +75,11 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
     let now = Timestamp::now();
     let due = next_probe(&status, store.metadata.generation, now);
     if due > now {
-        context.metrics.store(
-            &namespace,
-            &name,
-            conditions::is_true(&status.conditions, READY),
-        );
+        let ready = conditions::is_true(&status.conditions, READY);
+        context.metrics.store(&namespace, &name, ready);
+        if ready {
+            context.upkeep.ready(&namespace, &name);
+        }
         return Ok(Action::requeue(until(due, now)));
     }
 

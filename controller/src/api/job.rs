@@ -24,8 +24,9 @@ use serde::{Deserialize, Serialize};
     category = "towline",
     derive = "PartialEq",
     doc = "One backup. It is made once; its status says Succeeded only when the agent's verdict was read and everything it names is in the store.",
-    validation = crate::api::job::immutable("source"),
-    validation = crate::api::job::immutable("storeRef"),
+    validation = crate::api::job::immutable_optional("source"),
+    validation = crate::api::job::immutable_optional("storeRef"),
+    validation = crate::api::job::immutable_optional("import"),
     validation = crate::api::job::immutable_optional("method"),
     validation = crate::api::job::immutable_optional("databases"),
     validation = crate::api::job::immutable_optional("compression"),
@@ -48,13 +49,21 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new("has(self.import) || (has(self.source) && has(self.storeRef))").message("set source and storeRef, or import for a record of a backup that exists already"),
+    validation = Rule::new("!has(self.import) || !(has(self.source) || has(self.storeRef) || has(self.method) || has(self.databases) || has(self.compression) || has(self.encryption) || has(self.parallel) || has(self.maxBytesPerSecond))").message("with import nothing is run: remove source, storeRef, method, databases, compression, encryption, parallel and maxBytesPerSecond").field_path(".import"),
     validation = Rule::new("!has(self.databases) || (has(self.method) && self.method == 'logical')").message("databases needs method: logical; a physical backup is of the whole server").field_path(".databases")
 )]
 pub struct BackupJobSpec {
     /// Whose data.
-    pub source: Source,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// The BackupStore that takes the backup.
-    pub store_ref: LocalReference,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_ref: Option<LocalReference>,
+    /// Makes this the record of a backup that exists already, instead of source and storeRef. It is
+    /// never run. `towline catalog import` makes such records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<Import>,
     /// `physical` copies the server's files, `logical` dumps SQL. Absent: what the agent prefers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
@@ -89,6 +98,11 @@ pub struct BackupJobSpec {
     #[serde(default = "default_backoff_limit")]
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit: u32,
+    /// What becomes of the backup when somebody deletes this BackupJob. May be changed at any time.
+    /// What the controller deletes by itself (ttlSecondsAfterFinished, history limits) and what goes
+    /// with its schedule, its namespace or the CRD keeps its backup under either.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
     /// The BackupJob is deleted this long after its end. What is in the bucket stays. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 315_360_000))]
@@ -96,6 +110,41 @@ pub struct BackupJobSpec {
     /// Stops the job. A backup that stands already stays.
     #[serde(default)]
     pub cancel: bool,
+}
+
+impl BackupJobSpec {
+    /// Name of the BackupStore, of a record that of the backup's.
+    #[must_use]
+    pub fn store_name(&self) -> &str {
+        let reference = self
+            .store_ref
+            .as_ref()
+            .or(self.import.as_ref().map(|import| &import.store_ref));
+        // The API server lets no job in that has neither.
+        reference.map_or("", |r| r.name.as_str())
+    }
+}
+
+/// A backup that exists already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Import {
+    /// The BackupStore in which it lies.
+    pub store_ref: LocalReference,
+    /// Its key as `towline ls` prints it, without the store's prefix. It lies under this namespace.
+    #[schemars(length(min = 1, max = 640))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9-]+/[a-z0-9.-]+/[0-9]{8}T[0-9]{6}Z-[A-Za-z0-9._-]+$')").message("write the key as towline ls prints it, NAMESPACE/NAME/TIME-UID: without the store's prefix and without manifest.json"))]
+    pub key: String,
+}
+
+/// What becomes of the backup when its BackupJob is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// It stays in the store.
+    #[default]
+    Retain,
+    /// It is deleted from the store, and the BackupJob goes when that is done.
+    Delete,
 }
 
 fn default_deadline() -> u32 {

@@ -1,5 +1,9 @@
 //! `BackupSchedule`: when backups are made.
 
+mod retention;
+
+pub use retention::Retention;
+
 use super::BackupJobSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -27,6 +31,8 @@ use std::collections::BTreeMap;
     printcolumn(name = "Last Success", type_ = "date", json_path = ".status.lastSuccessfulTime"),
     printcolumn(name = "Failures", type_ = "integer", json_path = ".status.consecutiveFailures"),
     printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduleTime"),
+    printcolumn(name = "Backups", type_ = "integer", json_path = ".status.backups"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
     printcolumn(name = "Active", type_ = "string", json_path = ".status.active[*].name"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Time Zone", type_ = "string", json_path = ".spec.timeZone", priority = 1),
@@ -64,6 +70,9 @@ pub struct BackupScheduleSpec {
     pub starting_deadline_seconds: Option<u32>,
     /// What each job is made of.
     pub job_template: JobTemplate,
+    /// Which of this schedule's backups are kept in the store; the others are deleted. Absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// How many succeeded BackupJobs of this schedule are kept. What is in the bucket stays.
     #[serde(default = "default_history_limit")]
     #[schemars(range(min = 0, max = 1000))]
@@ -97,7 +106,11 @@ pub enum ConcurrencyPolicy {
 /// What a job is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!self.spec.cancel").message("a template cannot be cancelled: remove cancel, or set spec.suspend of the schedule").field_path(".spec.cancel"))]
+#[x_kube(
+    validation = Rule::new("!self.spec.cancel").message("a template cannot be cancelled: remove cancel, or set spec.suspend of the schedule").field_path(".spec.cancel"),
+    validation = Rule::new("self.spec.deletionPolicy == 'Retain'").message("scheduled backups are deleted by spec.retention of the schedule: remove deletionPolicy").field_path(".spec.deletionPolicy"),
+    validation = Rule::new("!has(self.spec.import)").message("a schedule makes backups: set source and storeRef, and import existing ones with towline catalog import").field_path(".spec.import")
+)]
 pub struct JobTemplate {
     /// Labels and annotations of each job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,6 +139,7 @@ pub struct TemplateMetadata {
 pub struct BackupScheduleStatus {
     /// `Ready`: the schedule is understood and the next time is known. `Failing`: the last job failed.
     /// `Overdue`: no backup has succeeded within twice the schedule's interval.
+    /// `Retained`: only what `spec.retention` keeps is in the store.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
@@ -145,6 +159,16 @@ pub struct BackupScheduleStatus {
     /// Jobs that failed since one succeeded; cancelled ones are not counted.
     #[serde(default)]
     pub consecutive_failures: u32,
+    /// Backups of this schedule in its store, adopted ones included, when they were last counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<u64>,
+    /// Their size, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub size: Option<String>,
 }
 
 /// A job that has not ended.
@@ -161,6 +185,8 @@ pub struct ActiveJob {
 
 /// The schedule is understood and the next time is known.
 pub const READY: &str = "Ready";
+/// What `spec.retention` says was done; False: it could not be. Absent without `spec.retention`.
+pub const RETAINED: &str = "Retained";
 /// The last job failed.
 pub const FAILING: &str = "Failing";
 /// No backup has succeeded within twice the schedule's interval.

@@ -29,6 +29,8 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
     printcolumn(name = "Location", type_ = "string", json_path = ".status.location"),
+    printcolumn(name = "Backups", type_ = "integer", json_path = ".status.backups"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -260,6 +262,16 @@ pub struct BackupStoreStatus {
     /// What the last probe that succeeded found the store able to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
+    /// Backups of this namespace and cluster in it, when they were last counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<u64>,
+    /// Their size, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub size: Option<String>,
 }
 
 /// What a probe found a store able to do.

@@ -14,7 +14,8 @@ pub struct Cleaned {
 }
 
 /// Cleans up after attempts that died: aborts the uploads that their marks name. Completed objects
-/// are deleted (then the mark) only when the job's manifest names another attempt or is Abandoned.
+/// are deleted (then the mark) only when the job's manifest names another attempt or is Abandoned, or
+/// when it is gone and the mark says that the backup is being deleted.
 /// Marks that do not name `job` are left alone. Idempotent.
 ///
 /// # Errors
@@ -66,7 +67,7 @@ pub async fn clean_attempt(
         .map(|m| m.location)
         .filter(|k| *k != mark_key)
         .collect();
-    if decision.is_none() && !completed.is_empty() {
+    if decision.is_none() && !mark.deleting && !completed.is_empty() {
         cleaned.completed_objects = completed.into_iter().map(String::from).collect();
         return Ok(cleaned);
     }

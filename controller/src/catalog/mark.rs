@@ -18,6 +18,9 @@ pub(crate) struct Mark {
     pub(crate) start_time: jiff::Timestamp,
     #[serde(default)]
     pub(crate) uploads: Vec<UploadRef>,
+    /// The backup that the attempt made is being deleted: once its manifest is gone, so may be all else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) deleting: bool,
 }
 
 /// One multipart upload.
@@ -37,6 +40,7 @@ impl Mark {
             attempt,
             start_time,
             uploads: Vec::new(),
+            deleting: false,
         }
     }
 
@@ -58,7 +62,17 @@ impl Mark {
         job: &JobIdentity,
         attempt: u32,
     ) -> Result<Option<Self>, StoreError> {
-        let key = Self::key(store, job, attempt)?;
+        let folder = store.key(&job.folder())?;
+        Self::read_in(store, &folder, attempt).await
+    }
+
+    /// The mark of an attempt in the folder of whatever job, which is a full key.
+    pub(crate) async fn read_in(
+        store: &Store,
+        folder: &Path,
+        attempt: u32,
+    ) -> Result<Option<Self>, StoreError> {
+        let key = folder.clone().join(attempt.to_string()).join("upload.json");
         let Some(body) = store.get(&key, MAX_BYTES).await? else {
             return Ok(None);
         };

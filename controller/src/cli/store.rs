@@ -73,6 +73,11 @@ pub(super) fn dns_name(text: &str) -> Result<String, String> {
 }
 
 impl StoreArgs {
+    /// Whether `--store` says where it is.
+    pub(super) fn is_given(&self) -> bool {
+        self.store.is_some()
+    }
+
     /// Opens the store. `must_exist`: for reading, a missing folder is an error and is not made.
     pub(super) fn open(&self, must_exist: bool) -> Result<Store, CliError> {
         let Some(url) = &self.store else {

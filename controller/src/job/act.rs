@@ -124,7 +124,7 @@ impl Subject<'_> {
     }
 
     /// The store cannot be used at the moment.
-    async fn wait_for_store(&mut self, message: &str) -> Result<Action, Error> {
+    pub(super) async fn wait_for_store(&mut self, message: &str) -> Result<Action, Error> {
         self.context.transfers.leave(&self.uid);
         let reason = FailureReason::StoreNotReady;
         let told = self.status().reason == Some(reason);
@@ -240,6 +240,8 @@ impl Subject<'_> {
         self.context.transfers.forget(&self.uid);
         self.context.metrics.attempt_ended(None);
         self.count_end();
+        let store = self.job.spec.store_name();
+        self.context.upkeep.wake(&self.namespace, store);
         if let Some(timings) = timings {
             self.context.metrics.transfer_timings(timings);
             self.observe_start_delay(manifest, timings);
@@ -295,10 +297,10 @@ impl Subject<'_> {
     }
 
     /// Whether the store can be used, as far as its condition tells; else what the job waits for.
-    async fn store_is_ready(&self) -> Result<(), String> {
+    pub(super) async fn store_is_ready(&self) -> Result<(), String> {
         // The cache is filled before the first job is judged by it.
         self.context.stores.filled().await;
-        let name = &self.job.spec.store_ref.name;
+        let name = self.job.spec.store_name();
         let Some(Ok(store)) = self.context.store(&self.namespace, name) else {
             // Opening it says what is wrong.
             return Ok(());
@@ -322,7 +324,7 @@ impl Subject<'_> {
     pub(super) async fn open_store(
         &self,
     ) -> Result<Result<(Arc<Store>, JobIdentity), String>, Error> {
-        let name = &self.job.spec.store_ref.name;
+        let name = self.job.spec.store_name();
         let store = match self.context.store(&self.namespace, name) {
             None => {
                 return Ok(Err(format!(

@@ -77,7 +77,9 @@ impl Subject<'_> {
                                 return self.succeed(&manifest, None).await;
                             }
                             Ok(_) => {}
-                            Err(error) => return self.hold(reason, message, &error.message).await,
+                            Err(error) => {
+                                return self.wait_to_fail(reason, message, &error.message).await;
+                            }
                         }
                     }
                     let cleaned = self
@@ -86,11 +88,11 @@ impl Subject<'_> {
                     if let Err(problem) = cleaned
                         && self.still_cleans(&status)
                     {
-                        return self.hold(reason, message, &problem).await;
+                        return self.wait_to_fail(reason, message, &problem).await;
                     }
                 }
                 Err(problem) if status.complete_tried => {
-                    return self.hold(reason, message, &problem).await;
+                    return self.wait_to_fail(reason, message, &problem).await;
                 }
                 Err(problem) => {
                     tracing::warn!(
@@ -116,7 +118,7 @@ impl Subject<'_> {
     }
 
     /// The store does not answer, and without its answer nothing may be decided.
-    async fn undecided(&mut self, problem: &str) -> Result<Action, Error> {
+    pub(super) async fn undecided(&mut self, problem: &str) -> Result<Action, Error> {
         tracing::warn!(
             namespace = self.namespace,
             name = self.name,
@@ -149,7 +151,7 @@ impl Subject<'_> {
     }
 
     /// The job fails, but not before what it left is taken away.
-    async fn hold(
+    async fn wait_to_fail(
         &mut self,
         reason: FailureReason,
         message: &str,
@@ -192,7 +194,7 @@ impl Subject<'_> {
 }
 
 /// A store that never answers must not hold a reconcile for ever.
-async fn patiently<T>(
+pub(super) async fn patiently<T>(
     asking: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     tokio::time::timeout(STORE_PATIENCE, asking)

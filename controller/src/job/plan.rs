@@ -3,7 +3,7 @@
 use crate::{
     api::{
         BackupJobSpec, BackupJobStatus, conditions,
-        job::{FAILURE_TARGET, Phase},
+        job::{FAILURE_TARGET, Import, Phase},
     },
     reason::FailureReason,
 };
@@ -46,6 +46,8 @@ pub enum Step {
     TakeUp,
     /// Choose an agent, claim an attempt, start its transfer.
     Start,
+    /// Read what there is of a backup that exists already.
+    Import(Import),
     /// Write how far the transfer is.
     Report,
     /// Cancel the transfer here; what became of it follows.
@@ -116,7 +118,7 @@ pub fn plan(observed: &Observed<'_>) -> Step {
     }
     match paused {
         Some(at) => Step::Wait(deadline(spec, status).map_or(at, |end| end.min(at))),
-        None => Step::Start,
+        None => spec.import.clone().map_or(Step::Start, Step::Import),
     }
 }
 

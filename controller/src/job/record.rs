@@ -270,6 +270,17 @@ impl Record<'_> {
         self.progressing(Status::False, "Succeeded", "");
     }
 
+    /// A backup that exists already, as `manifest` says.
+    pub fn import(&mut self, manifest: &Manifest, manifest_key: String) {
+        self.succeed(manifest, manifest_key, None);
+        let (start, end) = (manifest.start_time, manifest.time);
+        self.status.start_time = Some(Time(start));
+        self.status.completion_time = Some(Time(end));
+        self.status.duration = Some(human_duration(end.duration_since(start)));
+        let message = format!("{}, imported", human_bytes(manifest.bytes));
+        self.condition(COMPLETE, Status::True, "Imported", &message);
+    }
+
     /// The store could not be asked about an attempt that may have got through: it is asked again.
     pub fn undecided(&mut self, problem: &str) {
         let message =

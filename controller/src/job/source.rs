@@ -79,7 +79,14 @@ pub async fn choose(
     namespace: &str,
     job: &BackupJob,
 ) -> Result<Agent, NotChosen> {
-    let source = &job.spec.source;
+    let Some(source) = &job.spec.source else {
+        return Err(failure(
+            FailureReason::InvalidSpec,
+            Retry::Never,
+            "set spec.source: whose data is backed up".into(),
+        )
+        .into());
+    };
     let secrets = secrets::Secrets::new(&context.client, namespace);
     let open = async |base: String| -> Result<Endpoint, NotChosen> {
         let base = url::Url::parse(&base).map_err(|e| {

@@ -69,12 +69,10 @@ impl Calendar {
                 schedule: schedule.to_owned(),
                 detail: e.to_string(),
             })?;
-        let zone = match zone {
-            // Known without time zone data.
-            "Etc/UTC" | "UTC" => TimeZone::UTC,
-            _ => TimeZone::get(zone).map_err(|_| InvalidSchedule::Zone(zone.to_owned()))?,
-        };
-        Ok(Self { cron, zone })
+        Ok(Self {
+            cron,
+            zone: self::zone(zone)?,
+        })
     }
 
     /// The first due time after `after`.
@@ -111,6 +109,18 @@ impl Calendar {
             }
         }
         None
+    }
+}
+
+/// Reads `spec.timeZone`.
+///
+/// # Errors
+/// [`InvalidSchedule::Zone`].
+pub fn zone(name: &str) -> Result<TimeZone, InvalidSchedule> {
+    match name {
+        // Known without time zone data.
+        "Etc/UTC" | "UTC" => Ok(TimeZone::UTC),
+        _ => TimeZone::get(name).map_err(|_| InvalidSchedule::Zone(name.to_owned())),
     }
 }
 

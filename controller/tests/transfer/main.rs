@@ -8,6 +8,7 @@ mod agent;
 mod command;
 mod conformance;
 mod crash;
+mod deletion;
 mod encrypted;
 mod faults;
 mod gate;

@@ -370,3 +370,72 @@ fn a_transfer_that_kills_the_controller_ends_in_failed() {
         assert_eq!(crashes_until_it_fails(extra, written), crashes, "{what}");
     }
 }
+
+#[test]
+fn a_record_is_read_and_never_run() {
+    let import =
+        serde_json::json!({"storeRef": {"name": "main"}, "key": "ns/nightly/20260102T030405Z-u"});
+    let record = |extra: serde_json::Value| {
+        let mut spec =
+            serde_json::json!({"source": null, "storeRef": null, "import": import.clone()});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        Story::new(spec).taken_up()
+    };
+    let import: Import = serde_json::from_value(import.clone()).unwrap();
+    let mut story = record(serde_json::json!({"ttlSecondsAfterFinished": 60}));
+    assert_eq!(story.spec.store_name(), "main");
+    assert_eq!(story.step(Local::None, 1), Step::Import(import.clone()));
+    story.record(1).undecided("m");
+    assert_eq!(story.step(Local::None, 2), Step::Wait(t(16)));
+    assert_eq!(story.step(Local::None, 16), Step::Import(import));
+    let manifest = serde_json::from_value(serde_json::json!({
+        "formatVersion": 1, "outcome": "Complete", "clusterId": "c", "namespace": "ns", "jobName": "nightly-1",
+        "jobUid": "u", "created": t(-600), "attempt": 2, "startTime": t(-500), "time": t(-400), "method": "logical",
+        "objects": [{"key": "ns/nightly/20260102T030405Z-u/2/backup.tar.zst", "bytes": 2048}], "bytes": 2048,
+    }))
+    .unwrap();
+    story.record(16).import(
+        &manifest,
+        "ns/nightly/20260102T030405Z-u/manifest.json".into(),
+    );
+    let status = &story.status;
+    assert_eq!(status.phase, Phase::Succeeded);
+    assert_eq!(
+        status.completion_time.as_ref().unwrap().0,
+        t(-400),
+        "the backup's, not the record's"
+    );
+    assert_eq!(
+        (
+            status.size.as_deref(),
+            status.duration.as_deref(),
+            status.method.as_deref(),
+            status.attempt
+        ),
+        (Some("2.00KiB"), Some("1m40s"), Some("logical"), 0)
+    );
+    assert_eq!(
+        conditions::get(&status.conditions, "Complete")
+            .unwrap()
+            .reason,
+        "Imported"
+    );
+    assert_eq!(
+        story.step(Local::None, 17),
+        Step::Delete,
+        "its time to live counts from the backup's end"
+    );
+    let cancelled = record(serde_json::json!({"cancel": true})).step(Local::None, 1);
+    assert!(
+        matches!(
+            cancelled,
+            Step::Conclude {
+                reason: FailureReason::Cancelled,
+                ..
+            }
+        ),
+        "{cancelled:?}"
+    );
+}
