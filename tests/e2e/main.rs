@@ -12,11 +12,13 @@
 mod backups;
 mod controller_kills;
 mod curl;
+mod deletion;
 mod install;
 mod leader;
 mod malformed;
 mod queue;
 mod refusals;
+mod retention;
 mod roles;
 mod schedules;
 mod sources;

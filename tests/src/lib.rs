@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod report;
 pub mod stand_in;
 pub mod store;
+pub mod stored;
 pub mod wait;
 
 pub use cluster::Cluster;

@@ -96,6 +96,18 @@ impl Bucket {
             .to_vec()
     }
 
+    /// Writes one object.
+    pub async fn write(&self, key: &str, body: impl Into<object_store::PutPayload>) {
+        self.store.put(&Path::from(key), body.into()).await.unwrap();
+    }
+
+    /// Opens a multipart upload and leaves it so.
+    pub async fn open_upload(&self, key: &str) -> String {
+        object_store::multipart::MultipartStore::create_multipart(&self.store, &Path::from(key))
+            .await
+            .unwrap()
+    }
+
     /// Unfinished multipart uploads: key and upload id.
     pub async fn uploads(&self) -> Vec<(String, String)> {
         let xml = self.signed("GET", &[("uploads", "")]).await;
