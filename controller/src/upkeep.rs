@@ -201,7 +201,7 @@ impl Pass<'_> {
         Ok(retained && swept)
     }
 
-    async fn survey(&self, known: &mut Known) -> Result<(Store, Vec<Folder>), StoreError> {
+    async fn survey(&self, known: &mut Known) -> Result<(Arc<Store>, Vec<Folder>), StoreError> {
         let store = crate::store::open(self.context, self.store).await?;
         let folders = catalog::survey(&store, self.namespace, known).await?;
         Ok((store, folders))

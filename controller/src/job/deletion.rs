@@ -19,7 +19,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::controller::Action,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Holds back a BackupJob whose deletion deletes its backup.
 pub const FINALIZER: &str = "towline.dev/delete-backup";
@@ -319,7 +319,7 @@ impl Subject<'_> {
     }
 
     /// The store as it is now: a cache that lags must not make us give up.
-    async fn open_live_store(&self) -> Result<(Store, Option<String>), NotDeleted> {
+    async fn open_live_store(&self) -> Result<(Arc<Store>, Option<String>), NotDeleted> {
         let name = self.job.spec.store_name();
         let context = self.context;
         let found = Api::<BackupStore>::namespaced(context.client.clone(), &self.namespace)
