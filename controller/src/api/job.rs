@@ -49,8 +49,8 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.import) || (has(self.source) && has(self.storeRef))").message("set source and storeRef, or import for a record of a backup that exists already"),
-    validation = Rule::new("!has(self.import) || !(has(self.source) || has(self.storeRef) || has(self.method) || has(self.databases) || has(self.compression) || has(self.encryption) || has(self.parallel) || has(self.maxBytesPerSecond))").message("with import nothing is run: remove source, storeRef, method, databases, compression, encryption, parallel and maxBytesPerSecond").field_path(".import"),
+    validation = Rule::new("has(self.__import__) || (has(self.source) && has(self.storeRef))").message("set source and storeRef, or import for a record of a backup that exists already"),
+    validation = Rule::new("!has(self.__import__) || !(has(self.source) || has(self.storeRef) || has(self.method) || has(self.databases) || has(self.compression) || has(self.encryption) || has(self.parallel) || has(self.maxBytesPerSecond))").message("with import nothing is run: remove source, storeRef, method, databases, compression, encryption, parallel and maxBytesPerSecond").field_path(".import"),
     validation = Rule::new("!has(self.databases) || (has(self.method) && self.method == 'logical')").message("databases needs method: logical; a physical backup is of the whole server").field_path(".databases")
 )]
 pub struct BackupJobSpec {
@@ -168,8 +168,13 @@ fn immutable(field: &str) -> Rule {
 
 /// A field of the spec that may be absent and must not change.
 fn immutable_optional(field: &str) -> Rule {
+    // `import` is a word of CEL: as the name of a field it is escaped.
+    let name = match field {
+        "import" => "__import__",
+        other => other,
+    };
     Rule::new(format!(
-        "has(self.spec.{field}) == has(oldSelf.spec.{field}) && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field})"
+        "has(self.spec.{name}) == has(oldSelf.spec.{name}) && (!has(self.spec.{name}) || self.spec.{name} == oldSelf.spec.{name})"
     ))
     .message(format!("{field} is immutable: create another BackupJob").as_str())
     .field_path(format!(".spec.{field}"))

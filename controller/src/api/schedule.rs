@@ -109,7 +109,7 @@ pub enum ConcurrencyPolicy {
 #[x_kube(
     validation = Rule::new("!self.spec.cancel").message("a template cannot be cancelled: remove cancel, or set spec.suspend of the schedule").field_path(".spec.cancel"),
     validation = Rule::new("self.spec.deletionPolicy == 'Retain'").message("scheduled backups are deleted by spec.retention of the schedule: remove deletionPolicy").field_path(".spec.deletionPolicy"),
-    validation = Rule::new("!has(self.spec.import)").message("a schedule makes backups: set source and storeRef, and import existing ones with towline catalog import").field_path(".spec.import")
+    validation = Rule::new("!has(self.spec.__import__)").message("a schedule makes backups: set source and storeRef, and import existing ones with towline catalog import").field_path(".spec.import")
 )]
 pub struct JobTemplate {
     /// Labels and annotations of each job.
