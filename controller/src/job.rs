@@ -264,7 +264,7 @@ impl Subject<'_> {
 
 /// The schedule that made a job.
 #[must_use]
-pub fn schedule_of(job: &BackupJob) -> Option<&OwnerReference> {
+pub fn schedule_of(job: &impl ResourceExt) -> Option<&OwnerReference> {
     job.owner_references().iter().find(|o| {
         o.kind == "BackupSchedule"
             && o.api_version.starts_with("towline.dev/")

@@ -22,7 +22,6 @@ use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
-    core::DeserializeGuard,
     runtime::controller::Action,
 };
 use plan::{Observed, OwnedJob, Plan};
@@ -118,14 +117,15 @@ async fn observe(
     let unseen: Vec<&ActiveJob> = active
         .filter(|a| !jobs.iter().any(|j| j.uid().as_deref() == Some(&a.uid)))
         .collect();
-    let api = Api::<BackupJob>::namespaced(context.client.clone(), namespace);
+    // One that cannot be read says so itself, and must not hold up its schedule.
+    let api = Api::<Guard<BackupJob>>::namespaced(context.client.clone(), namespace);
     for job in unseen {
         if let Some(found) = api
             .get_opt(&job.name)
             .await?
             .filter(|found| found.uid().as_deref() == Some(&job.uid))
         {
-            jobs.push(Arc::new(DeserializeGuard(Ok(found))));
+            jobs.push(Arc::new(found));
         }
     }
     Ok(jobs)
@@ -245,7 +245,9 @@ async fn create_job(
         }
         // An earlier try has created it, and died before it wrote so.
         Err(kube::Error::Api(status)) if status.code == 409 => {
-            let found = api.get_opt(&name).await?;
+            let found = Api::<Guard<BackupJob>>::namespaced(context.client.clone(), namespace)
+                .get_opt(&name)
+                .await?;
             let ours = found.filter(|job| schedule_of(job).is_some_and(|o| o.uid == owner.uid));
             Ok(ours.map(|job| ActiveJob {
                 name,

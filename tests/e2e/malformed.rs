@@ -42,7 +42,7 @@ async fn a_malformed_object_says_so_and_stops_no_other() {
             object(
                 "BackupStore",
                 "newer",
-                json!({"s3": {"bucket": "b", "region": "r"}, "partSize": "much"}),
+                json!({"s3": {"bucket": "backups", "region": "us-east-1"}, "partSize": "much"}),
             ),
             "Ready",
             ["spec.partSize", "much"],
@@ -85,6 +85,39 @@ async fn a_malformed_object_says_so_and_stops_no_other() {
         let line = format!("towline_malformed_objects{{kind=\"{kind}\"}} 1");
         assert!(metrics.contains(&line), "{line} is not in {metrics}");
     }
+    // A schedule whose job is one goes on.
+    let schedule = json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupSchedule", "metadata": {"name": "minutely"}, "spec": {
+        "schedule": "* * * * *", "jobTemplate": {"spec": Namespace::job_spec(db.app(), &json!({"method": "physical", "maxBytesPerSecond": 20_000}))}}});
+    ns.apply(&schedule.to_string()).await;
+    let jobs = async |at_least: usize| {
+        eventually(&format!("{at_least} jobs of the schedule"), || async {
+            let jobs = ns.list("backupjobs", "towline.dev/schedule=minutely").await;
+            if jobs.len() >= at_least {
+                Ok(jobs)
+            } else {
+                Err(jobs.len().to_string())
+            }
+        })
+        .await
+    };
+    let first = jobs(1).await[0]["metadata"]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    ns.job_until(&first, "runs", |s| s["phase"] == "Running")
+        .await;
+    let newer = r#"{"spec":{"method":"snapshot"}}"#;
+    ns.kubectl_ok(&["patch", "backupjob", &first, "--type=merge", "-p", newer])
+        .await;
+    jobs(2).await;
+    ns.kubectl_ok(&[
+        "delete",
+        "backupschedule",
+        "minutely",
+        "--cascade=background",
+    ])
+    .await;
+
     // Corrected, it runs; deleted, it is forgotten.
     ns.kubectl_ok(&[
         "patch",
@@ -120,13 +153,11 @@ async fn a_malformed_object_says_so_and_stops_no_other() {
 async fn loosen(ns: &Namespace, kind: &str, field: &str) {
     let name = format!("{kind}.towline.dev");
     let mut definition = ns.get("crd", &name).await.unwrap();
-    let spec =
-        &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-    spec["properties"][field] = json!({"x-kubernetes-preserve-unknown-fields": true});
+    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["properties"]["spec"]["properties"][field] =
+        json!({"x-kubernetes-preserve-unknown-fields": true});
     // Rules that know the field by its type, immutability among them.
-    if let Some(spec) = spec.as_object_mut() {
-        spec.remove("x-kubernetes-validations");
-    }
+    drop_rules(schema);
     definition["metadata"]
         .as_object_mut()
         .unwrap()
@@ -135,4 +166,15 @@ async fn loosen(ns: &Namespace, kind: &str, field: &str) {
         .kubectl(&["replace", "-f", "-"], &definition.to_string())
         .await;
     assert_eq!(output.code, 0, "{}", output.stderr);
+}
+
+fn drop_rules(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.remove("x-kubernetes-validations");
+            members.values_mut().for_each(drop_rules);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_rules),
+        _ => {}
+    }
 }
