@@ -183,13 +183,25 @@ impl Election {
     }
 
     /// Gives the Lease back. When that fails, it ends by itself.
-    async fn release(&self) {
-        let Some(lease) = self.candidate.release(clock(), Timestamp::now()) else {
-            return;
+    async fn release(&mut self) {
+        let giving = async {
+            // A renewal that was on its way when we were told to stop may come in between.
+            loop {
+                let lease = self.candidate.release(clock(), Timestamp::now())?;
+                match perform(&self.api, &Call::Replace(lease)).await {
+                    Answer::Conflict => {}
+                    answer => return Some(answer),
+                }
+                match perform(&self.api, &self.candidate.read()).await {
+                    Answer::Lease(lease) => self.candidate.saw(clock(), lease),
+                    answer => return Some(answer),
+                }
+            }
         };
-        let call = Call::Replace(lease);
-        match tokio::time::timeout(RELEASE_PATIENCE, perform(&self.api, &call)).await {
-            Ok(Answer::Lease(_)) => tracing::info!("the Lease is given back"),
+        match tokio::time::timeout(RELEASE_PATIENCE, giving).await {
+            // It is not ours.
+            Ok(None) => {}
+            Ok(Some(Answer::Lease(_))) => tracing::info!("the Lease is given back"),
             other => tracing::warn!(?other, "the Lease could not be given back; it runs out"),
         }
     }

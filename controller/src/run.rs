@@ -137,7 +137,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
         _ = parts.join_next() => return Err(RunError::Died),
         // What runs here ends with the process: nothing may act for a leader that is none. What it
         // had begun is found by the next, as after a crash.
-        result = &mut election => return Err(result.err().map_or(RunError::Died, RunError::Lost)),
+        result = &mut election => return Err(lost(result)),
     }
     tracing::info!("stopping: transfers are aborted and recorded as interrupted");
     readiness.stop();
@@ -149,12 +149,19 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
                 "not every transfer could be recorded: the next start finds out what became of them"
             );
         },
-        result = &mut election => return Err(result.err().map_or(RunError::Died, RunError::Lost)),
+        result = &mut election => return Err(lost(result)),
     }
     // Nothing acts any more when the next replica may.
     parts.shutdown().await;
     release.cancel();
     Ok(election.await?)
+}
+
+/// The election is over, and nobody had asked for that.
+fn lost(result: Result<(), Lost>) -> RunError {
+    let error = result.err().map_or(RunError::Died, RunError::Lost);
+    tracing::error!(%error, "this replica leads no longer");
+    error
 }
 
 async fn cluster_id(client: &Client, config: &Config) -> Result<Arc<str>, RunError> {

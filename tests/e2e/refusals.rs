@@ -208,6 +208,27 @@ async fn no_ready_pod_wrong_token_busy_agent() {
         message.contains("tokenSecretRef") && !message.contains("not-the-token"),
         "{message}"
     );
+    for (name, secret, words) in [
+        (
+            "no-secret",
+            json!({"name": "absent"}),
+            ["Secret absent does not exist", "under the key token"],
+        ),
+        (
+            "no-key",
+            json!({"name": "wrong", "key": "other"}),
+            ["Secret wrong", "has no key other"],
+        ),
+    ] {
+        let source = json!({"backoffLimit": 0, "source": {"auth": {"tokenSecretRef": secret}}});
+        ns.job(name, db.app(), source).await;
+        let job = ns.job_ends(name, "Failed").await;
+        let (reason, message) = failure(&job);
+        assert_eq!(reason, "InvalidSpec", "{}", job["status"]);
+        for word in words {
+            assert!(message.contains(word), "{word} is not in: {message}");
+        }
+    }
 
     ns.job("first", db.app(), json!({"method": "physical", "compression": {"type": "none"}, "maxBytesPerSecond": 3_000_000})).await;
     ns.job_streams("first").await;
@@ -261,6 +282,13 @@ async fn store_down_bucket_missing_wrong_key() {
         "s3": {"bucket": "any", "region": "us-east-1", "endpoint": ns.cluster.s3_endpoint, "forcePathStyle": true, "allowHttp": true},
         "credentialsSecretRef": {"name": "no-such-secret"}}}).to_string()).await;
     not_ready("no Secret", &["no-such-secret"]).await;
+    ns.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "half"}, "stringData": {"AWS_ACCESS_KEY_ID": "somebody"}},
+        {"apiVersion": "towline.dev/v1alpha1", "kind": "BackupStore", "metadata": {"name": "store"}, "spec": {
+         "s3": {"bucket": "any", "region": "us-east-1", "endpoint": ns.cluster.s3_endpoint, "forcePathStyle": true, "allowHttp": true},
+         "credentialsSecretRef": {"name": "half"}}},
+    ]}).to_string()).await;
+    not_ready("a key missing", &["half", "no key AWS_SECRET_ACCESS_KEY"]).await;
 
     let bucket = Bucket::create(&ns).await;
     ns.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [

@@ -124,8 +124,13 @@ impl Candidate {
                 lease.spec = Some(self.ours(lease.spec.as_ref(), wall));
                 Call::Replace(lease)
             }
-            _ => Call::Read(self.name.clone()),
+            _ => self.read(),
         }
+    }
+
+    /// A look at the Lease.
+    pub(super) fn read(&self) -> Call {
+        Call::Read(self.name.clone())
     }
 
     /// Whether nobody else can hold the Lease any more.
@@ -172,8 +177,7 @@ impl Candidate {
         let wrote = !matches!(call, Call::Read(_));
         let pause = match answer {
             Answer::Lease(lease) => {
-                self.saw(now, &lease);
-                self.known = Known::Is(lease);
+                self.saw(now, lease);
                 if wrote {
                     self.renewed = Some(asked);
                 }
@@ -202,13 +206,15 @@ impl Candidate {
         Ok(pause.min(self.until_lost(now)))
     }
 
-    fn saw(&mut self, now: Moment, lease: &Lease) {
+    /// The Lease as it was at `now` or before.
+    pub(super) fn saw(&mut self, now: Moment, lease: Box<Lease>) {
         let spec = lease.spec.clone().unwrap_or_default();
+        let version = lease.metadata.resource_version.clone();
+        self.known = Known::Is(lease);
         let Some(holder) = spec.holder_identity.filter(|holder| !holder.is_empty()) else {
             self.claim = None;
             return;
         };
-        let version = lease.metadata.resource_version.clone();
         let seen = match &self.claim {
             Some(claim) if claim.holder == holder && claim.version == version => claim.seen,
             _ => now,
@@ -247,7 +253,7 @@ impl Candidate {
         let Known::Is(lease) = &self.known else {
             return None;
         };
-        if self.until_lost(now).is_zero() || self.renewed.is_none() {
+        if self.renewed.is_none() || self.check(now).is_err() {
             return None;
         }
         let mut lease = lease.clone();

@@ -170,9 +170,30 @@ fn a_lease_that_was_given_back_is_taken_at_once() {
     assert!(b.release(s(1), Timestamp::UNIX_EPOCH).is_none());
     let given = a.release(s(2), Timestamp::UNIX_EPOCH).unwrap();
     server.do_it(&Call::Replace(given));
+    assert_eq!(spec(&server).lease_transitions, Some(1));
     assert_eq!(turn(&mut b, &mut server, s(2)).unwrap(), Duration::ZERO);
     turn(&mut b, &mut server, s(2)).unwrap();
     assert!(leads(&b, s(2)));
+}
+
+#[test]
+fn what_is_not_ours_any_more_is_not_given_back() {
+    let mut server = Server::default();
+    let mut a = Candidate::new(&config("a"));
+    turn(&mut a, &mut server, s(0)).unwrap();
+    turn(&mut a, &mut server, s(0)).unwrap();
+    assert!(a.release(s(19), Timestamp::UNIX_EPOCH).is_some());
+    assert!(
+        a.release(s(20), Timestamp::UNIX_EPOCH).is_none(),
+        "too late"
+    );
+    let mut lease = server.lease.clone().unwrap();
+    lease.spec.as_mut().unwrap().holder_identity = Some("b".into());
+    a.saw(s(5), Box::new(lease));
+    assert!(
+        a.release(s(5), Timestamp::UNIX_EPOCH).is_none(),
+        "another's"
+    );
 }
 
 #[test]
