@@ -278,10 +278,13 @@ pub(super) fn classify(
     }
 }
 
-/// The store's answer, when it was one: not a broken connection.
+/// The store's answer, when it was one: not a broken connection. Within one of Azure's batches it is
+/// written in another way.
 pub(super) fn status(text: &str) -> Option<u16> {
-    let (_, rest) = text.split_once("status code: ")?;
-    rest.get(..3)?.parse().ok()
+    let mut found = ["status code: ", "(code: "]
+        .iter()
+        .filter_map(|before| text.split_once(before));
+    found.find_map(|(_, rest)| rest.get(..3)?.parse().ok())
 }
 
 /// S3 says `SlowDown`, Azure `ServerBusy`, Google answers 429.
@@ -430,6 +433,10 @@ mod tests {
         for (error, reason) in [
             (denied(), StoreError::PERMISSION_DENIED),
             (status(403, ""), StoreError::PERMISSION_DENIED),
+            (
+                generic("Bulk delete request failed for key k: no (code: 403)"),
+                StoreError::PERMISSION_DENIED,
+            ),
             (
                 not_found("404: <Code>InvalidAccessKeyId</Code>"),
                 StoreError::CREDENTIALS_REFUSED,

@@ -13,13 +13,14 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// `most`: parts at once when nothing slows us down.
-    pub(super) fn new(most: usize) -> Self {
+    /// `most`: parts at once when nothing slows us down; `throttled`: how often the store had asked
+    /// to slow down before.
+    pub(super) fn new(most: usize, throttled: u64) -> Self {
         Self {
             most,
             limit: most,
             smooth: 0,
-            seen: 0,
+            seen: throttled,
         }
     }
 
@@ -51,10 +52,10 @@ mod tests {
 
     #[test]
     fn it_halves_at_once_and_grows_slowly() {
-        let mut pace = Pace::new(4);
+        let mut pace = Pace::new(4, 10);
         let mut limits = Vec::new();
         // Asked to slow down twice, then never again.
-        for throttled in [0, 1, 3, 3, 3, 3, 3, 3, 3, 3] {
+        for throttled in [10, 11, 13, 13, 13, 13, 13, 13, 13, 13] {
             pace.part_done(throttled);
             limits.push(pace.limit());
         }
@@ -66,7 +67,7 @@ mod tests {
         fn there_is_always_one_and_never_more_than_the_most(
             most in 1_usize..8, steps in prop::collection::vec(0_u64..3, 0..200),
         ) {
-            let mut pace = Pace::new(most);
+            let mut pace = Pace::new(most, 0);
             let mut throttled = 0;
             for step in steps {
                 throttled += step;

@@ -74,6 +74,7 @@ impl Upload {
         extension: &'static str,
         store_stall: Duration,
     ) -> Self {
+        let throttled = store.throttled();
         Self {
             store,
             mark: Mark::new(job.clone(), attempt, start_time),
@@ -83,7 +84,7 @@ impl Upload {
             spare: Vec::new(),
             parts: JoinSet::new(),
             opening: JoinSet::new(),
-            pace: Pace::new(IN_FLIGHT),
+            pace: Pace::new(IN_FLIGHT, throttled),
             last_part: Instant::now(),
             store_stall,
         }
