@@ -21,6 +21,11 @@ build_programs() {
   install_module "$dir" helm "helm.sh/helm/v3/cmd/helm@$HELM" "$flags"
   install_module "$dir" versitygw "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
   external || install_module "$dir" coredns "github.com/coredns/coredns@$COREDNS"
+}
+
+# build_all: the same, and what only tests of stores use.
+build_all() {
+  build_programs
   install_moto
   install_azurite
 }
