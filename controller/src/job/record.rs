@@ -196,6 +196,7 @@ impl Record<'_> {
             estimated_bytes: progress.estimated_bytes,
             bytes_per_second,
             last_progress_time: progress.last_progress.map(Time),
+            summary: bytes_per_second.map(|rate| summary(rate, progress.estimated_bytes)),
         });
     }
 
@@ -395,6 +396,15 @@ fn delay(failure: &transfer::Failure, status: &BackupJobStatus, uid: &str) -> Si
         .checked_add(SignedDuration::from_millis(more.cast_signed()))
         .unwrap_or(LONGEST_DELAY)
         .min(LONGEST_DELAY)
+}
+
+/// How fast it is, and how much may come: the estimate is of what is not compressed yet.
+fn summary(bytes_per_second: u64, estimated_bytes: Option<u64>) -> String {
+    let rate = human_bytes(bytes_per_second);
+    match estimated_bytes {
+        Some(all) => format!("{rate}/s of <{}", human_bytes(all)),
+        None => format!("{rate}/s"),
+    }
 }
 
 /// Bytes for people: three significant digits, powers of 1024.

@@ -178,6 +178,10 @@ pub struct Progress {
     /// When bytes last came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_progress_time: Option<Time>,
+    /// Rate and estimate for people, e.g. `85.0MiB/s of <2.10GiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub summary: Option<String>,
 }
 
 /// One object of the archive.

@@ -235,3 +235,14 @@ fn what_failed_together_is_tried_again_apart() {
         assert!(delay >= FIRST_DELAY && delay <= LONGEST_DELAY, "{delay}");
     }
 }
+
+#[test]
+fn progress_is_told_for_people_too() {
+    for (rate, estimate, told) in [
+        (85 << 20, Some(2 << 30), "85.0MiB/s of <2.00GiB"),
+        (0, Some(1 << 20), "0B/s of <1.00MiB"),
+        (1 << 10, None, "1.00KiB/s"),
+    ] {
+        assert_eq!(summary(rate, estimate), told);
+    }
+}
