@@ -72,6 +72,7 @@ async fn main() {
     tokio::time::sleep(Duration::from_secs(idle_seconds as u64)).await;
     let idle = (controller.cpu() - cpu) / idle_seconds as f64 * 100.0;
     let idle_calls = controller.calls().since(&calls_before);
+    eprintln!("{memory:.0} MiB resident, {peak:.0} at most; {idle:.2} % of a CPU when idle");
 
     let agents = StandIns::start(node, due, ARCHIVE).await;
     // Nothing was due before a schedule's creation, so each run is one that was waited for.
