@@ -195,3 +195,24 @@ async fn a_deletion_hangs_for_nothing() {
     }
     ns.delete().await;
 }
+
+#[tokio::test]
+async fn a_namespace_that_is_deleted_keeps_its_backups_and_goes() {
+    // With Roles, the controller's rights would go with the namespace, and before the finalizer.
+    let ns = Namespace::create_alone("delete-ground").await;
+    let doomed = ns.neighbour("delete-ground-doomed").await;
+    ns.install_chart(&["crds.install=false", "clusterId=e2e"])
+        .await;
+    let bucket = doomed.ready_store().await;
+    let backup = stored("kept");
+    backup.write(&doomed, &bucket).await;
+    record(&doomed, &backup, &json!({})).await;
+    let job = doomed.job_ends("kept", "Succeeded").await;
+    assert_eq!(job["metadata"]["finalizers"], json!([FINALIZER]));
+    let keys = bucket.keys().await;
+    doomed
+        .kubectl_ok(&["delete", "namespace", &doomed.name, "--timeout=200s"])
+        .await;
+    assert_eq!(bucket.keys().await, keys);
+    ns.delete().await;
+}
