@@ -31,7 +31,8 @@ impl Error {
     #[must_use]
     pub const fn retry_after(&self) -> Duration {
         match self {
-            Self::Conflict => Duration::from_millis(200),
+            // The watch tells of the change that was in the way; this is for the case that it has told already.
+            Self::Conflict => Duration::from_secs(1),
             Self::Api(_) => Duration::from_secs(5),
             Self::Malformed(_) => Duration::from_secs(300),
         }

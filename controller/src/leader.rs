@@ -57,6 +57,18 @@ impl Leading {
         Self(watch::channel(Some(Moment::MAX)).1)
     }
 
+    /// For tests: it leads once the function was called.
+    #[cfg(test)]
+    pub(crate) fn by_hand() -> (impl FnOnce(), Self) {
+        let (until, leading) = watch::channel(None);
+        (
+            move || {
+                until.send_replace(Some(Moment::MAX));
+            },
+            Self(leading),
+        )
+    }
+
     /// Resolves when this replica leads. What follows may act until the process ends: it ends when
     /// the Lease is lost.
     pub async fn elected(&self) {

@@ -3,6 +3,7 @@
 use crate::{
     context::{Cache, Context, Guard},
     error::Error,
+    leader::Leading,
     malformed,
     server::Readiness,
     upkeep,
@@ -58,10 +59,18 @@ pub(super) fn watch<K: Kind, I: Fn(&watcher::Event<Guard<K>>) + Send + 'static>(
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
+    let events = watcher(api, watcher::Config::default()).default_backoff();
+    follow(events, index)
+}
+
+/// The cache of what a watch sees, and its events once the cache has taken them.
+fn follow<K: Kind, I: Fn(&watcher::Event<Guard<K>>) + Send + 'static>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<Guard<K>>>> + Send,
+    index: I,
+) -> (Cache<K>, impl Stream<Item = Watched<K>> + Send) {
     let (objects, writer) = reflector::store();
     let (fill, filled) = flag::channel(false);
-    let events = watcher(api, watcher::Config::default())
-        .default_backoff()
+    let events = events
         // The larger half of a small object, and of no use here.
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
@@ -109,14 +118,11 @@ pub(super) async fn drive<K, Reconcile, Reconciling>(
     Reconciling: Future<Output = Result<Action, Error>> + Send,
 {
     let mut requests = requests.boxed();
-    tokio::select! {
-        biased;
-        () = context.leading.elected() => {}
-        () = stand_by(kind, &mut requests) => return,
-    }
+    let Some(known) = take_over(kind, &context.leading, &cache, &mut requests).await else {
+        return;
+    };
     let metrics = Arc::clone(&context.metrics);
-    let known = stream::iter(cache.all())
-        .map(|object| Ok(ReconcileRequest::from(ObjectRef::from_obj(object.as_ref()))));
+    let known = stream::iter(known).map(|object| Ok(ReconcileRequest::from(object)));
     let requests = stream::select(known, requests);
 
     let one = move |object: Arc<Guard<K>>, context: Arc<Context>| {
@@ -151,6 +157,34 @@ pub(super) async fn drive<K, Reconcile, Reconciling>(
             Err(error) => tracing::error!(kind, %error, "reconciler"),
         }
     }
+}
+
+/// Keeps the cache until this replica leads; gives every object that is there then, or `None` when
+/// `requests` has ended.
+///
+/// What goes by before is in the cache once that is filled, and not earlier: a replica that is elected
+/// in the middle of the first list has to wait for its end, or the first half of it is never looked at.
+async fn take_over<K: Kind>(
+    kind: &str,
+    leading: &Leading,
+    cache: &Cache<K>,
+    requests: &mut (impl Stream<Item = Result<ReconcileRequest<Guard<K>>, watcher::Error>> + Unpin),
+) -> Option<Vec<ObjectRef<Guard<K>>>> {
+    let turn = async {
+        leading.elected().await;
+        cache.filled().await;
+    };
+    tokio::select! {
+        biased;
+        () = turn => {}
+        () = stand_by(kind, requests) => return None,
+    }
+    let all = cache.all();
+    Some(
+        all.iter()
+            .map(|object| ObjectRef::from_obj(object.as_ref()))
+            .collect(),
+    )
 }
 
 /// Keeps the cache, whose watch is behind `requests`, until that ends.
@@ -215,4 +249,45 @@ where
         result.as_ref().err().map(Error::reason),
     );
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::BackupStore;
+    use futures::channel::mpsc;
+    use serde_json::json;
+
+    fn store(name: &str) -> Guard<BackupStore> {
+        let object = json!({"apiVersion": "towline.dev/v1alpha1", "kind": "BackupStore",
+            "metadata": {"name": name, "namespace": "a"}, "spec": {"file": {"path": "x"}}});
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[tokio::test]
+    async fn elected_in_the_middle_of_the_first_list_it_looks_at_all_of_it() {
+        let (events, seen) = mpsc::unbounded();
+        let (cache, touched) = follow::<BackupStore, _>(seen, |_| {});
+        let (consumed, mut count) = mpsc::unbounded();
+        let touched = touched.inspect(move |_| drop(consumed.unbounded_send(())));
+        let mut requests = requests(touched, stream::pending()).boxed();
+        let (elect, leading) = Leading::by_hand();
+        let send = |event| events.unbounded_send(Ok(event)).unwrap();
+        let story = async {
+            send(watcher::Event::Init);
+            send(watcher::Event::InitApply(store("first")));
+            count.next().await.unwrap();
+            elect();
+            send(watcher::Event::InitApply(store("second")));
+            send(watcher::Event::InitDone);
+            std::future::pending::<()>().await
+        };
+        let known = tokio::select! {
+            known = take_over("BackupStore", &leading, &cache, &mut requests) => known.unwrap(),
+            () = story => unreachable!(),
+        };
+        let mut names: Vec<_> = known.into_iter().map(|object| object.name).collect();
+        names.sort();
+        assert_eq!(names, ["first", "second"]);
+    }
 }
