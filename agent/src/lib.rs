@@ -9,4 +9,5 @@ pub mod database;
 pub mod error;
 pub mod metrics;
 pub mod protocol;
+pub mod restore;
 pub mod server;

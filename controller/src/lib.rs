@@ -17,6 +17,7 @@ pub mod peer_text;
 pub mod pki;
 pub mod reason;
 pub mod report;
+pub mod restore_pod;
 pub mod retention;
 pub mod run;
 pub mod schedule;

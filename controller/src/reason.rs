@@ -102,3 +102,102 @@ impl std::fmt::Display for FailureReason {
         f.write_str(self.as_str())
     }
 }
+
+/// Why a restore failed: one closed set, used alike in status, events, metrics and reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RestoreReason {
+    /// The spec cannot be carried out as it is written, or names what is not there.
+    InvalidSpec,
+    /// The `BackupStore` is missing or not Ready.
+    StoreNotReady,
+    /// There is no such backup.
+    BackupNotFound,
+    /// The backup is cut, altered or not what its manifest says.
+    BackupDamaged,
+    /// The backup is encrypted, and no identity that was given opens it.
+    NotDecryptable,
+    /// Flavour, version or method of the backup do not fit the target.
+    Incompatible,
+    /// The target holds data already.
+    TargetNotEmpty,
+    /// A pod references the claim.
+    TargetInUse,
+    /// The server or its agent could not be reached, or went away.
+    TargetUnreachable,
+    /// The agent will not do it: not allowed, busy, or a privilege is missing.
+    TargetRefused,
+    /// The volume is full.
+    NoSpace,
+    /// A tool ended badly while it restored.
+    ToolFailed,
+    /// The restored server lacks something or a check failed: the backup is at fault.
+    CheckFailed,
+    /// The object store refused or failed.
+    StoreError,
+    /// The restore's pod could not run: image, volume or scheduling.
+    PodFailed,
+    /// `activeDeadlineSeconds` passed.
+    DeadlineExceeded,
+    /// The restore was ended before it was done. It is never tried again by itself.
+    Interrupted,
+}
+
+impl RestoreReason {
+    /// Every reason, for metrics and documents.
+    pub const ALL: [Self; 17] = [
+        Self::InvalidSpec,
+        Self::StoreNotReady,
+        Self::BackupNotFound,
+        Self::BackupDamaged,
+        Self::NotDecryptable,
+        Self::Incompatible,
+        Self::TargetNotEmpty,
+        Self::TargetInUse,
+        Self::TargetUnreachable,
+        Self::TargetRefused,
+        Self::NoSpace,
+        Self::ToolFailed,
+        Self::CheckFailed,
+        Self::StoreError,
+        Self::PodFailed,
+        Self::DeadlineExceeded,
+        Self::Interrupted,
+    ];
+
+    /// The word in status, events and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidSpec => "InvalidSpec",
+            Self::StoreNotReady => "StoreNotReady",
+            Self::BackupNotFound => "BackupNotFound",
+            Self::BackupDamaged => "BackupDamaged",
+            Self::NotDecryptable => "NotDecryptable",
+            Self::Incompatible => "Incompatible",
+            Self::TargetNotEmpty => "TargetNotEmpty",
+            Self::TargetInUse => "TargetInUse",
+            Self::TargetUnreachable => "TargetUnreachable",
+            Self::TargetRefused => "TargetRefused",
+            Self::NoSpace => "NoSpace",
+            Self::ToolFailed => "ToolFailed",
+            Self::CheckFailed => "CheckFailed",
+            Self::StoreError => "StoreError",
+            Self::PodFailed => "PodFailed",
+            Self::DeadlineExceeded => "DeadlineExceeded",
+            Self::Interrupted => "Interrupted",
+        }
+    }
+
+    /// Whether the backup itself is at fault, so that it is no longer counted as good. Trouble with
+    /// image, volume, network or scheduling says nothing about it.
+    #[must_use]
+    pub const fn blames_backup(self) -> bool {
+        matches!(self, Self::BackupDamaged | Self::CheckFailed)
+    }
+}
+
+impl std::fmt::Display for RestoreReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
