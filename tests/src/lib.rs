@@ -19,6 +19,7 @@ pub mod node;
 pub mod objects;
 pub mod proxy;
 pub mod report;
+pub mod restore;
 pub mod stand_in;
 pub mod store;
 pub mod stored;

@@ -320,7 +320,7 @@ impl Drop for Namespace {
         };
         eprintln!("what was in namespace {}:", self.name);
         for args in [
-            &["get", "pods,bkstore,bksched,bkjob", "-o", "wide"][..],
+            &["get", "pods,bkstore,bksched,bkjob,rjob", "-o", "wide"][..],
             &["get", "events", "--sort-by=.lastTimestamp"],
             &["logs", "-l", "app.kubernetes.io/name=towline", "--tail=40"],
         ] {

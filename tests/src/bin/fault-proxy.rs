@@ -68,7 +68,11 @@ struct Hold {
     /// End of the path, without the query.
     path_suffix: String,
     /// Whether the upstream has answered already when the request is held.
+    #[serde(default)]
     answered: bool,
+    /// Let so many bytes of the answer pass, and hold the rest until the rules change; then it goes on.
+    #[serde(default)]
+    after_bytes: Option<u64>,
 }
 
 #[derive(Clone, Default, Serialize)]
@@ -100,7 +104,7 @@ impl Proxy {
     }
 
     async fn forward(
-        &self,
+        self: &Arc<Self>,
         mut request: Request<Incoming>,
     ) -> Result<Response<BoxBody<Bytes, BoxError>>, BoxError> {
         let rules = self.rules.borrow().clone();
@@ -109,7 +113,8 @@ impl Proxy {
             request.method().as_str() == hold.method
                 && request.uri().path().ends_with(&hold.path_suffix)
         });
-        if held.is_some_and(|hold| !hold.answered) {
+        let pause = held.and_then(|hold| hold.after_bytes);
+        if held.is_some_and(|hold| !hold.answered) && pause.is_none() {
             return Err(self.hold(&what).await);
         }
         let stream = tokio::net::TcpStream::connect(&rules.upstream).await?;
@@ -125,19 +130,51 @@ impl Proxy {
             .parse()?;
         *request.uri_mut() = path;
         let response = sender.send_request(request).await?;
-        if held.is_some() {
+        if held.is_some() && pause.is_none() {
             let (_, body) = response.into_parts();
             let _ = body.collect().await;
             return Err(self.hold(&what).await);
         }
+        let pause = pause.map(|bytes| Pause {
+            bytes,
+            until: None,
+            proxy: Arc::clone(self),
+            what,
+        });
         Ok(response.map(|body| {
             Faulty {
                 body,
                 fault,
                 hit: false,
+                pause,
             }
             .boxed()
         }))
+    }
+}
+
+/// An answer that is held in its middle.
+struct Pause {
+    /// What may pass before.
+    bytes: u64,
+    until: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    proxy: Arc<Proxy>,
+    what: String,
+}
+
+impl Pause {
+    /// Ready when what comes next may pass.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.bytes > 0 {
+            return Poll::Ready(());
+        }
+        let until = self.until.get_or_insert_with(|| {
+            let mut rules = self.proxy.rules.subscribe();
+            rules.mark_unchanged();
+            self.proxy.report().held.push(self.what.clone());
+            Box::pin(async move { drop(rules.changed().await) })
+        });
+        until.as_mut().poll(cx)
     }
 }
 
@@ -146,6 +183,7 @@ struct Faulty {
     body: Incoming,
     fault: BodyFault,
     hit: bool,
+    pause: Option<Pause>,
 }
 
 impl hyper::body::Body for Faulty {
@@ -156,6 +194,12 @@ impl hyper::body::Body for Faulty {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.poll(cx));
+            if pause.bytes == 0 {
+                self.pause = None;
+            }
+        }
         loop {
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 None => return Poll::Ready(None),
@@ -164,6 +208,9 @@ impl hyper::body::Body for Faulty {
             };
             if frame.is_trailers() && self.fault == BodyFault::DropTrailers {
                 continue;
+            }
+            if let (Some(pause), Some(data)) = (&mut self.pause, frame.data_ref()) {
+                pause.bytes = pause.bytes.saturating_sub(data.len() as u64);
             }
             let frame = match frame.into_data() {
                 Ok(data) if !self.hit && !data.is_empty() => {

@@ -45,6 +45,11 @@ impl LocalServer {
         Self::start(folder, &data, &["--skip-grant-tables"]).await
     }
 
+    /// One on the data directory `data` in a folder.
+    pub async fn on(folder: &Path, data: &str, args: &[&str]) -> Self {
+        Self::start(folder, &folder.join(data), args).await
+    }
+
     async fn start(folder: &Path, data: &Path, args: &[&str]) -> Self {
         let socket = folder.join("mysqld.sock");
         let child = Command::new("mariadbd")

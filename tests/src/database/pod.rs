@@ -22,6 +22,30 @@ impl<'a> Database<'a> {
         Self::start(namespace, name, "mysql", json!([])).await
     }
 
+    /// A server of this flavour whose agent may restore into it, ready.
+    pub async fn for_restore(
+        namespace: &'a Namespace,
+        name: &str,
+        flavour: &'static str,
+        options: &[&str],
+    ) -> Self {
+        let patch = json!([{
+            "target": {"kind": "StatefulSet"},
+            "patch": json!([
+                {"op": "add", "path": "/spec/template/spec/containers/0/args", "value": options},
+                {"op": "add", "path": "/spec/template/spec/initContainers/0/args/-", "value": "--allow-restore"},
+            ]).to_string(),
+        }]);
+        let may_restore = |manifest: &str| {
+            let manifest = plain_text(manifest);
+            assert!(manifest.contains("backup cancel\n"));
+            manifest.replace("backup cancel\n", "backup cancel restore\n")
+        };
+        let database = Self::adapt(namespace, name, flavour, may_restore, patch).await;
+        database.grant(&format!("{flavour}-restore")).await;
+        database
+    }
+
     /// MariaDB with these options of the server, ready.
     pub async fn mariadb_with(namespace: &'a Namespace, name: &str, options: &[&str]) -> Self {
         let patch = json!([{
@@ -133,16 +157,27 @@ impl<'a> Database<'a> {
             client,
         };
         namespace.ready(&database.pod).await;
-        database.grant_logical(flavour).await;
+        // The sidecar's user has the grants of one method; the tests use both.
+        database.grant(&format!("{flavour}-logical")).await;
         database
     }
 
-    /// The sidecar's user has the grants of one method; the tests use both.
-    async fn grant_logical(&self, flavour: &str) {
-        let grants = root().join(format!("deploy/grants/{flavour}-logical.sql"));
+    /// Gives the agent's user what a file of deploy/grants grants.
+    async fn grant(&self, file: &str) {
+        let grants = root().join(format!("deploy/grants/{file}.sql"));
         let grants = std::fs::read_to_string(grants).unwrap();
         let from = grants.find("GRANT").unwrap();
         self.query(&grants[from..]).await;
+    }
+
+    /// A server that is there already, in the container `database` of a pod.
+    pub(crate) fn in_pod(namespace: &'a Namespace, pod: &str, client: &'static str) -> Self {
+        Self {
+            namespace,
+            name: pod.to_owned(),
+            pod: pod.to_owned(),
+            client,
+        }
     }
 
     /// Value of the pod's label `app`.
