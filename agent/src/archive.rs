@@ -12,5 +12,5 @@ pub mod writer;
 pub use encryption::{Identities, Recipient};
 pub use member::{MAX_DATA_MEMBERS, MAX_METADATA_BYTES, MAX_SUMMARY_BYTES, MEMBER_BYTES};
 pub use metadata::{FORMAT_VERSION, Metadata, Position, Summary, Users};
-pub use reader::{ArchiveError, Verified, verify, verify_with};
+pub use reader::{ArchiveError, Opened, Sink, Verified, open, read, verify, verify_with};
 pub use writer::ArchiveWriter;

@@ -3,6 +3,7 @@
 //! What every way of restoring has in common. A restore refuses what is cut or altered, calls nothing
 //! usable before it is verified, writes once, and never into a place that is not empty.
 
+pub mod drill_server;
 pub mod error;
 pub mod options;
 pub mod progress;

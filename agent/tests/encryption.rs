@@ -12,8 +12,8 @@ use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 use towline_agent::archive::encryption::Envelope;
 use towline_agent::archive::{
-    ArchiveError, ArchiveWriter, FORMAT_VERSION, Identities, Metadata, Position, Summary, Verified,
-    verify_with,
+    ArchiveError, ArchiveWriter, FORMAT_VERSION, Identities, Metadata, Position, Sink, Summary,
+    Verified, verify_with,
 };
 
 /// Plain bytes of one piece of an age file, and what encryption adds to it.
@@ -187,6 +187,68 @@ fn a_head_that_never_ends() {
         let input = io::Cursor::new(start).chain(Endless { read: 0 });
         let refused = verify_with(&holder, input, io::sink());
         assert!(matches!(refused, Err(ArchiveError::Encryption)));
+    }
+}
+
+/// Whoever reads what is in the age file learns the same about it as a verifying reader.
+#[test]
+fn whose_fault_it_is_whoever_reads() {
+    /// It may break off as a connection does.
+    struct Source<'a> {
+        bytes: &'a [u8],
+        breaks: bool,
+    }
+    impl Read for Source<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.bytes.read(buffer)? {
+                0 if self.breaks => Err(io::ErrorKind::ConnectionReset.into()),
+                read => Ok(read),
+            }
+        }
+    }
+    let identity = Identity::generate();
+    let holder = holder(&identity);
+    let archive = archive(&noise(300_000), None, &[&identity]);
+    let mut altered = archive.clone();
+    altered[200_000] ^= 1;
+    let cut = &archive[..200_000];
+    type Is = fn(&ArchiveError) -> bool;
+    // Bytes, whether reading breaks off at their end, and what that is called.
+    let cases: [(&str, &[u8], bool, Is); 3] = [
+        ("altered", &altered, false, |e| {
+            matches!(e, ArchiveError::Encryption)
+        }),
+        ("cut", cut, false, |e| {
+            matches!(e, ArchiveError::Cut | ArchiveError::Encryption)
+        }),
+        (
+            "breaks",
+            cut,
+            true,
+            |e| matches!(e, ArchiveError::Read(e) if e.kind() == io::ErrorKind::ConnectionReset),
+        ),
+    ];
+    for (what, bytes, breaks, is) in cases {
+        let input = || Source { bytes, breaks };
+        let error = verify_with(&holder, input(), io::sink()).unwrap_err();
+        assert!(is(&error), "{what}: {error:?}");
+        let mut opened = towline_agent::archive::open(&holder, input()).unwrap();
+        let error = io::copy(&mut opened, &mut io::sink()).unwrap_err();
+        let error = ArchiveError::of_opened(error);
+        assert!(is(&error), "{what}: {error:?}");
+        // Something in between, as a digest would be.
+        let opened = towline_agent::archive::open(&holder, input()).unwrap();
+        let between = io::BufReader::new(opened);
+        let error = towline_agent::archive::read(between, &mut Nowhere).unwrap_err();
+        assert!(is(&error), "{what}: {error:?}");
+    }
+}
+
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn data(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
     }
 }
 

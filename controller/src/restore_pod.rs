@@ -28,6 +28,9 @@ pub const DRILL_SOCKET: &str = "mysqld.sock";
 pub const DRILL_EXITED: &str = "exited";
 /// A drill's server logs here, in [`DRILL_DIR`].
 pub const DRILL_LOG: &str = "error.log";
+/// Option file of a drill's server, in [`DRILL_DIR`]: the first container writes it, with what the files
+/// of a physical backup were made with.
+pub const DRILL_SETTINGS: &str = "server.cnf";
 /// Private folder for what tools write for a moment.
 pub const SCRATCH_DIR: &str = "/restore/scratch";
 /// Longest report, bytes: kubelet cuts a termination message there.

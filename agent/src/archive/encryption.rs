@@ -184,7 +184,10 @@ impl Identities {
     }
 
     /// What is in an age file. Its reads fail where the file is cut or altered.
-    pub(super) fn open<R: BufRead>(&self, mut input: R) -> Result<impl Read, ArchiveError> {
+    pub(super) fn open<R: BufRead>(
+        &self,
+        mut input: R,
+    ) -> Result<impl Read + use<R>, ArchiveError> {
         let mut head = Vec::new();
         loop {
             let line = head.len();

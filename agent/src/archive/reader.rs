@@ -27,6 +27,43 @@ pub struct Verified {
     pub summary: Summary,
 }
 
+/// Where an archive's contents go while it is read. Nothing of it is proven before the reader has
+/// returned `Ok`: who acts on it earlier must be able to take it back.
+///
+/// An error of a sink ends the reading with [`ArchiveError::Data`].
+pub trait Sink {
+    /// The first member; it comes before anything else.
+    ///
+    /// # Errors
+    /// Whatever the sink has against it.
+    fn metadata(&mut self, _metadata: &Metadata) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// A piece of the tool's output, in order.
+    ///
+    /// # Errors
+    /// Whatever the sink has against it.
+    fn data(&mut self, piece: &[u8]) -> io::Result<()>;
+
+    /// A piece of the SQL of accounts, in order, after all data.
+    ///
+    /// # Errors
+    /// Whatever the sink has against it.
+    fn users(&mut self, _piece: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The tool's output, and nothing else.
+struct DataOnly<W>(W);
+
+impl<W: Write> Sink for DataOnly<W> {
+    fn data(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.0.write_all(piece)
+    }
+}
+
 /// Reads a whole archive (plain tar or zstd, told apart by its first bytes), writes the tool's
 /// output to `data` as it goes, and checks order, sizes, sums and the end. Accounts are checked, too,
 /// and not passed on.
@@ -50,16 +87,52 @@ pub fn verify_with(
     archive: impl Read,
     data: impl Write,
 ) -> Result<Verified, ArchiveError> {
+    let mut sink = DataOnly(data);
+    let verified = read(open(identities, archive)?, &mut sink)?;
+    sink.0.flush().map_err(ArchiveError::Data)?;
+    Ok(verified)
+}
+
+/// What is in the age file, where the archive is one, else the archive itself. Its faults are told by
+/// [`read`], and by [`ArchiveError::of_opened`] where something else reads it.
+///
+/// # Errors
+/// [`ArchiveError::Encrypted`] without identities, [`ArchiveError::NotForUs`], and whatever is wrong
+/// with the head of the age file.
+pub fn open<'a>(
+    identities: &Identities,
+    archive: impl Read + 'a,
+) -> Result<Opened<'a>, ArchiveError> {
     let (head, input) = peek(Source(archive))?;
     if head != AGE_MAGIC {
-        return verify_opened(&head, input, data);
+        return Ok(Opened(Box::new(input)));
     }
     if identities.is_empty() {
         return Err(ArchiveError::Encrypted);
     }
     let input = identities.open(BufReader::with_capacity(PIECE, input))?;
-    let (head, input) = peek(input)?;
-    verify_opened(&head, input, data)
+    Ok(Opened(Box::new(input)))
+}
+
+/// An archive without its outermost layer: tar or zstd.
+pub struct Opened<'a>(Box<dyn Read + 'a>);
+
+impl Read for Opened<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(error::known)
+    }
+}
+
+/// [`verify`] for an archive that is not encrypted any more, with everything in it passed on.
+///
+/// # Errors
+/// [`verify`]'s.
+pub fn read(opened: impl Read, sink: &mut impl Sink) -> Result<Verified, ArchiveError> {
+    let (head, input) = peek(Source(opened))?;
+    if head == AGE_MAGIC {
+        return Err(ArchiveError::Encrypted);
+    }
+    verify_opened(&head, input, sink)
 }
 
 /// The first bytes, and everything with them.
@@ -74,7 +147,7 @@ fn peek(mut input: impl Read) -> Result<(Vec<u8>, impl Read), ArchiveError> {
 fn verify_opened(
     head: &[u8],
     input: impl Read,
-    mut data: impl Write,
+    sink: &mut impl Sink,
 ) -> Result<Verified, ArchiveError> {
     let mut input = BufReader::with_capacity(PIECE, input);
     let verified;
@@ -85,20 +158,19 @@ fn verify_opened(
             .window_log_max(ZSTD_WINDOW_LOG)
             .map_err(read_error)?;
         // Its last read, which finds the end, also checks that the frame is whole.
-        verified = verify_tar(&mut decoder, &mut data)?;
+        verified = verify_tar(&mut decoder, sink)?;
         input = decoder.finish();
     } else {
-        verified = verify_tar(&mut input, &mut data)?;
+        verified = verify_tar(&mut input, sink)?;
     }
     expect_end(&mut input)?;
-    data.flush().map_err(ArchiveError::Data)?;
     Ok(verified)
 }
 
-fn verify_tar(input: &mut impl Read, data: &mut impl Write) -> Result<Verified, ArchiveError> {
+fn verify_tar(input: &mut impl Read, sink: &mut impl Sink) -> Result<Verified, ArchiveError> {
     let mut tar = Tar {
         input,
-        data,
+        sink,
         piece: vec![0; PIECE],
         mtime: None,
     };
@@ -116,6 +188,7 @@ fn verify_tar(input: &mut impl Read, data: &mut impl Write) -> Result<Verified, 
             member: METADATA.to_owned(),
         });
     }
+    tar.sink.metadata(&metadata).map_err(ArchiveError::Data)?;
 
     let mut order = Order::default();
     let mut before = METADATA.to_owned();
@@ -125,7 +198,7 @@ fn verify_tar(input: &mut impl Read, data: &mut impl Write) -> Result<Verified, 
             break header;
         }
         let part = order.next(&header.name, header.size, &sums)?;
-        let digest = tar.contents(&header, part == Part::Data)?;
+        let digest = tar.contents(&header, part)?;
         sums.push(part, &digest, header.size);
         before = header.name;
     };
@@ -172,15 +245,15 @@ struct Header {
 }
 
 /// The tar stream, read member by member.
-struct Tar<'a, R, D> {
+struct Tar<'a, R, S> {
     input: &'a mut R,
-    data: &'a mut D,
+    sink: &'a mut S,
     piece: Vec<u8>,
     /// Every member's time; the first one's header says it.
     mtime: Option<u64>,
 }
 
-impl<R: Read, D: Write> Tar<'_, R, D> {
+impl<R: Read, S: Sink> Tar<'_, R, S> {
     fn block(&mut self) -> Result<[u8; BLOCK], ArchiveError> {
         let mut block = [0; BLOCK];
         self.input.read_exact(&mut block).map_err(read_error)?;
@@ -216,8 +289,8 @@ impl<R: Read, D: Write> Tar<'_, R, D> {
         Ok(Header { name, size })
     }
 
-    /// Returns a member's sum, and passes its contents on where they are data.
-    fn contents(&mut self, header: &Header, is_data: bool) -> Result<Digest, ArchiveError> {
+    /// Returns a member's sum, and passes its contents on.
+    fn contents(&mut self, header: &Header, part: Part) -> Result<Digest, ArchiveError> {
         let mut hasher = member::hasher();
         let mut left = header.size;
         while left > 0 {
@@ -228,9 +301,11 @@ impl<R: Read, D: Write> Tar<'_, R, D> {
             let piece = &mut self.piece[..piece];
             self.input.read_exact(piece).map_err(read_error)?;
             hasher.update(piece);
-            if is_data {
-                self.data.write_all(piece).map_err(ArchiveError::Data)?;
-            }
+            let taken = match part {
+                Part::Data => self.sink.data(piece),
+                Part::Users => self.sink.users(piece),
+            };
+            taken.map_err(ArchiveError::Data)?;
             left -= piece.len() as u64;
         }
         self.padding(header)?;

@@ -3,7 +3,9 @@
 use crate::sample::*;
 use std::io::{self, Read as _, Write};
 use std::process::{Command, Stdio};
-use towline_agent::archive::{ArchiveWriter, MEMBER_BYTES, Summary, Users};
+use towline_agent::archive::{
+    ArchiveError, ArchiveWriter, Identities, MEMBER_BYTES, Metadata, Sink, Summary, Users, open,
+};
 
 #[test]
 fn what_went_in_comes_out() {
@@ -166,4 +168,65 @@ fn stock_tools_open_it() {
             "{listed}"
         );
     }
+}
+
+/// What a sink was given.
+#[derive(Default)]
+struct Taken {
+    metadata: Option<Metadata>,
+    data: Vec<u8>,
+    users: Vec<u8>,
+}
+
+impl Sink for Taken {
+    fn metadata(&mut self, metadata: &Metadata) -> std::io::Result<()> {
+        assert!(self.data.is_empty(), "it comes first");
+        self.metadata = Some(metadata.clone());
+        Ok(())
+    }
+
+    fn data(&mut self, piece: &[u8]) -> std::io::Result<()> {
+        assert!(self.metadata.is_some() && self.users.is_empty());
+        self.data.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn users(&mut self, piece: &[u8]) -> std::io::Result<()> {
+        self.users.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
+#[test]
+fn everything_goes_to_the_sink_in_its_order() {
+    let data = noise(MEMBER_BYTES + 700);
+    for level in [None, Some(3)] {
+        let archive = with_users(&data, b"CREATE USER u", level);
+        let opened = open(&Identities::default(), &archive[..]).unwrap();
+        let mut taken = Taken::default();
+        let verified = towline_agent::archive::read(opened, &mut taken).unwrap();
+        assert_eq!(taken.metadata, Some(verified.metadata));
+        assert!(taken.data == data);
+        assert_eq!(taken.users, b"CREATE USER u");
+    }
+}
+
+/// It is asked before it is given anything.
+#[test]
+fn a_sink_may_refuse_the_metadata() {
+    struct Refuses;
+    impl Sink for Refuses {
+        fn metadata(&mut self, _: &Metadata) -> std::io::Result<()> {
+            Err(std::io::Error::other("not this one"))
+        }
+        fn data(&mut self, _: &[u8]) -> std::io::Result<()> {
+            panic!("it has refused")
+        }
+    }
+    let archive = with_users(b"data", b"CREATE USER u", None);
+    let error = towline_agent::archive::read(&archive[..], &mut Refuses).unwrap_err();
+    assert!(
+        matches!(&error, ArchiveError::Data(e) if e.to_string() == "not this one"),
+        "{error:?}"
+    );
 }

@@ -107,6 +107,17 @@ pub enum ArchiveError {
     Data(#[source] io::Error),
 }
 
+impl ArchiveError {
+    /// What an error of [`super::Opened`] means, where something else than [`super::read`] reads it.
+    #[must_use]
+    pub fn of_opened(error: io::Error) -> Self {
+        match error.downcast::<Known>() {
+            Ok(Known(error)) => read_error(error),
+            Err(error) => read_error(error),
+        }
+    }
+}
+
 /// A source whose own errors stay recognisable under the decoder, which has `io::Error`s too.
 pub(super) struct Source<R>(pub(super) R);
 
@@ -115,12 +126,28 @@ pub(super) struct Source<R>(pub(super) R);
 #[error("{0}")]
 pub(in crate::archive) struct SourceError(io::Error);
 
+/// An error that tells already whose fault it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Known(io::Error);
+
+/// Keeps whose fault an error is, whoever reads next.
+pub(super) fn known(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::Interrupted => error,
+        kind => io::Error::new(kind, Known(error)),
+    }
+}
+
 impl<R: Read> Read for Source<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer).map_err(|error| match error.kind() {
             // Not a fault: whoever reads tries again.
             io::ErrorKind::Interrupted => error,
-            kind => io::Error::new(kind, SourceError(error)),
+            kind => match error.downcast::<Known>() {
+                Ok(Known(error)) => error,
+                Err(error) => io::Error::new(kind, SourceError(error)),
+            },
         })
     }
 }
