@@ -5,8 +5,12 @@
 
 pub mod drill_server;
 pub mod error;
+pub mod marker;
 pub mod options;
+pub mod physical;
+mod place;
 pub mod progress;
+pub(crate) mod tools;
 
 pub use error::RestoreError;
 pub use options::{Definers, Events, LogicalOptions};

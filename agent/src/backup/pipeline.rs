@@ -43,7 +43,7 @@ pub(super) enum Piece {
 const PIPE: usize = 1 << 20;
 
 /// Enlarges the pipe from the tool.
-pub(super) fn widen(stdout: impl AsFd) {
+pub(crate) fn widen(stdout: impl AsFd) {
     // A user who has used up what the system allows for pipes gets the small one, which works too.
     let _ = rustix::pipe::fcntl_setpipe_size(stdout, PIPE);
 }

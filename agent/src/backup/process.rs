@@ -11,8 +11,8 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// A running tool. Dropping it kills the tool itself, as the last resort.
 #[derive(Debug)]
-pub(super) struct Process {
-    pub(super) child: Child,
+pub(crate) struct Process {
+    pub(crate) child: Child,
     group: Option<Pid>,
 }
 
@@ -21,7 +21,7 @@ impl Process {
     ///
     /// # Errors
     /// When it cannot be executed.
-    pub(super) fn start(mut command: Command) -> io::Result<Self> {
+    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         let child = command.spawn()?;
         let group = child
             .id()
@@ -33,7 +33,7 @@ impl Process {
     ///
     /// # Errors
     /// When it cannot be waited for.
-    pub(super) async fn end(&mut self) -> io::Result<ExitStatus> {
+    pub(crate) async fn end(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::INT);
         let status = match tokio::time::timeout(GRACE, self.child.wait()).await {
             Ok(status) => status,
@@ -61,7 +61,7 @@ impl Process {
 }
 
 /// For people: how a process ended.
-pub(super) fn describe(status: ExitStatus) -> String {
+pub(crate) fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),

@@ -13,7 +13,7 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One kind of tool. What differs between tools is decided by its variant, in `command.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tool {
+pub(crate) enum Tool {
     /// Physical backups of MariaDB.
     MariadbBackup,
     /// Physical backups of MySQL. Its command line and its log are known from its manual and source.
@@ -32,7 +32,7 @@ impl Tool {
         Self::Mysqldump,
     ];
 
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::MariadbBackup => "mariadb-backup",
             Self::Xtrabackup => "xtrabackup",
@@ -48,7 +48,7 @@ impl Tool {
         }
     }
 
-    pub(super) const fn flavour(self) -> Flavour {
+    pub(crate) const fn flavour(self) -> Flavour {
         match self {
             Self::MariadbBackup | Self::MariadbDump => Flavour::Mariadb,
             Self::Mysqldump | Self::Xtrabackup => Flavour::Mysql,
@@ -111,14 +111,19 @@ impl Installed {
     }
 }
 
+/// A program on `PATH`.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut candidates = std::env::split_paths(&path).map(|dir| dir.join(name));
+    candidates.find(|path| path.is_file())
+}
+
 /// Looks for every tool on `PATH`. MariaDB's client packages bring a `mysqldump` of their own,
 /// which is no tool for MySQL.
 pub(super) async fn find_installed() -> Vec<Installed> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let mut found = Vec::new();
     for tool in Tool::ALL {
-        let mut candidates = std::env::split_paths(&path).map(|dir| dir.join(tool.name()));
-        let Some(path) = candidates.find(|path| path.is_file()) else {
+        let Some(path) = find(tool.name()) else {
             continue;
         };
         match version(&path).await {
@@ -136,7 +141,11 @@ pub(super) async fn find_installed() -> Vec<Installed> {
     found
 }
 
-async fn version(path: &Path) -> std::io::Result<String> {
+/// What a tool's `--version` prints.
+///
+/// # Errors
+/// When it does not run, or takes too long.
+pub(crate) async fn version(path: &Path) -> std::io::Result<String> {
     let mut command = Command::new(path);
     command
         .arg("--version")
@@ -214,7 +223,7 @@ fn speaks(installed: &Installed, server_version: &str) -> Result<(), String> {
 
 /// `10.11` of the server or tool that a version speaks of: in "Ver 10.19 Distrib 10.11.6-MariaDB" and
 /// in "from 11.4.2-MariaDB, client 10.19" the other number is that of the client's protocol.
-fn series(text: &str) -> Option<(u32, u32)> {
+pub(crate) fn series(text: &str) -> Option<(u32, u32)> {
     let text = text.split_once("Distrib ").map_or(text, |(_, rest)| rest);
     text.split(|c: char| !(c.is_ascii_digit() || c == '.'))
         .find_map(|word| {

@@ -2,6 +2,7 @@
 
 use crate::archive::ArchiveError;
 use std::io;
+use std::path::Path;
 
 /// Why a restore ended without a usable target. Texts say what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -56,4 +57,17 @@ pub enum RestoreError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl RestoreError {
+    /// What a failure of the system means: no room left on the volume of `place`, or any other.
+    pub(crate) fn io(doing: String, place: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace {
+                place: place.display().to_string(),
+                message: format!("{doing}: {source}"),
+            },
+            _ => Self::Io { doing, source },
+        }
+    }
 }
