@@ -1,11 +1,13 @@
 //! What lies in a bucket: keys, the ownership mark of an attempt, and `manifest.json`, the one
 //! decision about a job.
 
+mod choose;
 mod clean;
 mod delete;
 mod mark;
 mod survey;
 
+pub use choose::{NoBackup, Which, choose};
 pub use clean::{Cleaned, clean_attempt};
 pub(crate) use delete::delete_proofs;
 pub use delete::{ZOMBIE_PATIENCE, delete_backup, forget_abandoned};
@@ -136,6 +138,22 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Whether only somebody with an identity can open the archive.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        let first = self.objects.first();
+        first.is_some_and(|object| object.key.ends_with(".age"))
+    }
+
+    /// What the stored bytes have to be.
+    #[must_use]
+    pub fn expected(&self) -> towline_agent::restore::Expected {
+        towline_agent::restore::Expected {
+            bytes: self.bytes,
+            sha256: self.sha256.clone(),
+        }
+    }
+
     /// Key of this manifest in the bucket, prefix included.
     ///
     /// # Errors

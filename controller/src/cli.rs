@@ -4,13 +4,16 @@ mod backup;
 mod catalog;
 mod ls;
 mod pki;
+mod restore;
 mod store;
 mod tls;
 mod verify;
+mod which;
 
 use crate::storage::StoreError;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use towline_agent::archive::Position;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,10 +35,15 @@ Examples:
   Read the newest backup back and check every sum in it:
     towline verify --store s3://backups/prod --latest
 
+  Restore the newest backup of a schedule into an empty data directory:
+    towline restore --store s3://backups/prod --namespace shop --latest --schedule nightly \\
+        --identity key.txt --to-dir /var/lib/mysql
+
   Make BackupJobs of the backups in a BackupStore, after the cluster was lost:
     towline catalog import offsite --namespace shop
 
-Exit codes: 0 good, 1 the backup failed or is damaged, 2 wrong usage, 3 agent or store unreachable.";
+Exit codes: 0 good, 1 the backup or restore failed or the backup is damaged, 2 wrong usage, 3 agent, store
+or server unreachable.";
 
 /// Backs up MySQL and MariaDB servers that have a towline-agent beside them.
 ///
@@ -57,6 +65,8 @@ enum Command {
     Ls(ls::LsArgs),
     /// Read a backup back and check every sum
     Verify(verify::VerifyArgs),
+    /// Restore a backup, without a cluster
+    Restore(Box<restore::RestoreArgs>),
     /// Make a cluster know of backups that it has forgotten
     Catalog(catalog::CatalogArgs),
     /// Make certificates for agents and controller, as Secrets; run again, it renews them
@@ -71,6 +81,7 @@ impl Cli {
             Command::Backup(args) => args.run().await,
             Command::Ls(args) => args.run().await,
             Command::Verify(args) => args.run().await,
+            Command::Restore(args) => args.run().await,
             Command::Catalog(args) => args.run().await,
             Command::Pki(args) => args.run(),
         };
@@ -144,4 +155,37 @@ fn init_logs() {
 /// Bytes for people.
 fn human(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
+}
+
+/// Where in a server's history something stands, for people.
+fn position(p: &Position) -> String {
+    let mut parts = Vec::new();
+    match (&p.binlog_file, p.binlog_position) {
+        (Some(file), Some(at)) => parts.push(format!("binlog {file}:{at}")),
+        (Some(file), None) => parts.push(format!("binlog {file}")),
+        _ => {}
+    }
+    parts.extend(p.gtid.as_ref().map(|g| format!("GTID {g}")));
+    parts.extend(p.lsn.map(|l| format!("LSN {l}")));
+    if parts.is_empty() {
+        "not known".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}
+
+/// Resolves when somebody asks for the end, with who did.
+async fn stop_signal() -> String {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
+    };
+    let name = tokio::select! {
+        _ = interrupt.recv() => "SIGINT (Ctrl-C)",
+        _ = terminate.recv() => "SIGTERM",
+    };
+    format!("the restore was ended by {name}")
 }

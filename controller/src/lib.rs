@@ -24,5 +24,6 @@ pub mod schedule;
 pub mod server;
 pub mod storage;
 pub mod store;
+pub mod stored_archive;
 pub mod transfer;
 pub mod upkeep;
