@@ -1,13 +1,18 @@
 //! What the database server is: reached over its socket or over TCP, asked, and left alone.
 
 mod accounts;
+mod contents;
 mod grants;
 mod info;
+mod option_file;
 mod quoted;
 
 pub use accounts::Accounts;
+pub use contents::Contents;
 pub use grants::Grants;
 pub use info::{Flavour, Role, ServerInfo};
+pub(crate) use option_file::private_folder;
+pub(crate) use quoted::name as quoted_name;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, OptsBuilder, Row, Value};
@@ -223,6 +228,31 @@ impl Session {
         }
     }
 
+    /// Runs a statement that gives nothing.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub(crate) async fn execute(
+        &mut self,
+        doing: &'static str,
+        statement: &str,
+    ) -> Result<(), DatabaseError> {
+        self.rows(doing, statement).await.map(|_| ())
+    }
+
+    /// The first column of the first row that a query gives; `None` for NULL and for no row.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub(crate) async fn value(
+        &mut self,
+        doing: &'static str,
+        query: &str,
+    ) -> Result<Option<String>, DatabaseError> {
+        let rows = self.rows(doing, query).await?;
+        Ok(rows.first().and_then(|row| text_at(row, 0)))
+    }
+
     /// What the server is.
     ///
     /// # Errors
@@ -332,7 +362,8 @@ impl Session {
     }
 }
 
-fn is_system_schema(name: &str) -> bool {
+/// Whether a schema belongs to the server.
+pub(crate) fn is_system_schema(name: &str) -> bool {
     SYSTEM_SCHEMAS
         .iter()
         .any(|system| system.eq_ignore_ascii_case(name))

@@ -3,16 +3,23 @@
 //! What every way of restoring has in common. A restore refuses what is cut or altered, calls nothing
 //! usable before it is verified, writes once, and never into a place that is not empty.
 
+mod client;
+pub mod compat;
 pub mod drill_server;
 pub mod error;
+mod filter;
+pub mod logical;
 pub mod marker;
+mod measured;
 pub mod options;
 pub mod physical;
 mod place;
 pub mod progress;
+pub mod target;
 pub(crate) mod tools;
 
 pub use error::RestoreError;
+pub use measured::Measured;
 pub use options::{Definers, Events, LogicalOptions};
 pub use progress::{Progress, Stage};
 

@@ -2,10 +2,10 @@
 
 use super::dump::Asked;
 use super::tool::{Installed, Tool};
-use crate::database::{Address, Connection, Grants, ServerInfo};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use crate::database::{Connection, Grants, ServerInfo, private_folder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -39,40 +39,21 @@ impl Wanted<'_> {
     /// # Errors
     /// When the folder or the file cannot be written.
     pub(super) fn prepare(self) -> io::Result<Prepared> {
-        let folder = tempfile::Builder::new()
-            .prefix("towline-")
-            .permissions(std::fs::Permissions::from_mode(0o700))
-            .tempdir_in(self.tmp)?;
-        let defaults = self.defaults_file(folder.path())?;
-        let mut command = Command::new(&self.installed.path);
-        // It must come first; the server's own option files are not read.
-        command.arg(format!("--defaults-file={}", defaults.display()));
+        let folder = private_folder(self.tmp)?;
+        let mut command = self.connection.command(
+            &self.installed.path,
+            self.password.as_deref(),
+            folder.path(),
+        )?;
         match self.installed.tool {
             Tool::MariadbBackup | Tool::Xtrabackup => self.copy(&mut command, folder.path())?,
             Tool::MariadbDump => self.mariadb_dump(&mut command),
             Tool::Mysqldump => self.mysqldump(&mut command),
         }
         command
-            .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A group of its own, so that what it starts ends with it.
-            .process_group(0)
-            .kill_on_drop(true)
-            // Messages that are read here come in one language.
-            .env("LC_ALL", "C.UTF-8")
-            // mysqldump reads ~/.mylogin.cnf whatever it is told.
-            .env("HOME", folder.path());
-        for name in [
-            "MYSQL_PWD",
-            "MYSQL_HOST",
-            "MYSQL_TCP_PORT",
-            "MYSQL_UNIX_PORT",
-            "MYSQL_TEST_LOGIN_FILE",
-        ] {
-            command.env_remove(name);
-        }
+            .stderr(Stdio::piped());
         Ok(Prepared { command, folder })
     }
 
@@ -115,33 +96,6 @@ impl Wanted<'_> {
     fn names(&self, command: &mut Command) {
         command.args(["--databases", "--"]).args(self.databases);
     }
-
-    fn defaults_file(&self, folder: &Path) -> io::Result<PathBuf> {
-        let path = folder.join("client.cnf");
-        let mut text = String::from("[client]\n");
-        let mut option = |name: &str, value: &str| {
-            text.push_str(&format!("{name}=\"{}\"\n", quote(value)));
-        };
-        option("user", &self.connection.user);
-        if let Some(password) = &self.password {
-            option("password", password);
-        }
-        match &self.connection.address {
-            Address::Socket(path) => option("socket", &path.to_string_lossy()),
-            Address::Tcp { host, port } => {
-                option("host", host);
-                option("port", &port.to_string());
-                option("protocol", "tcp");
-            }
-        }
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
-        file.write_all(text.as_bytes())?;
-        Ok(path)
-    }
 }
 
 /// Which positions a tool tells: where the server has one, and our user may ask for it.
@@ -180,19 +134,12 @@ const DUMP: [&str; 9] = [
     "--max-allowed-packet=1G",
 ];
 
-/// A value in an option file, in double quotes.
-fn quote(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
-        .replace('\r', "\\r")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::Address;
     use crate::database::tests::server;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn prepared(tool: Tool, grants: &str, tmp: &Path) -> Prepared {
         let connection = Connection {

@@ -11,6 +11,8 @@ pub struct Grants {
     granted: BTreeMap<String, BTreeSet<String>>,
     /// Taken back from what is granted on everything (MySQL's `partial_revokes`).
     revoked: BTreeMap<String, BTreeSet<String>>,
+    /// Whether what is granted on everything may be granted to others.
+    grant_option: bool,
 }
 
 const ALL: &str = "ALL PRIVILEGES";
@@ -21,6 +23,8 @@ impl FromIterator<String> for Grants {
         let mut grants = Self::default();
         for line in lines {
             if let Some((privileges, on)) = parse(&line, "GRANT ", " TO ") {
+                let may = " WITH GRANT OPTION";
+                grants.grant_option |= on == "*.*" && quoted::find(&line, may).is_some();
                 grants.granted.entry(on).or_default().extend(privileges);
             } else if let Some((privileges, on)) = parse(&line, "REVOKE ", " FROM ") {
                 grants.revoked.entry(on).or_default().extend(privileges);
@@ -45,6 +49,12 @@ impl Grants {
     #[must_use]
     pub fn global(&self, any: &[&str]) -> bool {
         has(&self.granted, "*.*", any)
+    }
+
+    /// Whether the privileges on everything may be granted to others.
+    #[must_use]
+    pub const fn may_grant(&self) -> bool {
+        self.grant_option
     }
 
     /// Whether one of `any` of these privileges is granted on the whole of `schema`.
@@ -86,7 +96,9 @@ mod tests {
     fn all_privileges_hold_every_one() {
         let root = grants(&["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"]);
         assert!(root.global(&["SELECT"]));
-        assert!(root.schema("app", &["TRIGGER"]));
+        assert!(root.schema("app", &["TRIGGER"]) && root.may_grant());
+        let named = grants(&["GRANT ALL PRIVILEGES ON *.* TO `x WITH GRANT OPTION`@`%`"]);
+        assert!(!named.may_grant());
     }
 
     #[test]

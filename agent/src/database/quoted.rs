@@ -29,7 +29,7 @@ pub(super) fn split<'a>(text: &'a str, needle: &str) -> Option<(&'a str, &'a str
 }
 
 /// A name as the server prints it.
-pub(super) fn name(name: &str) -> String {
+pub(crate) fn name(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 

@@ -16,6 +16,9 @@ pub enum RestoreError {
     /// What was asked for cannot be done. Nothing was written.
     #[error("{0}")]
     Invalid(String),
+    /// The server is not fit for it, or a privilege is missing. Nothing was written.
+    #[error("{0}")]
+    Refused(String),
     /// The archive is cut, altered, encrypted to others or unreadable.
     #[error(transparent)]
     Archive(#[from] ArchiveError),

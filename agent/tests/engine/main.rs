@@ -16,6 +16,7 @@ mod physical;
 mod reader;
 mod refusals;
 mod replica;
+mod restore;
 mod restore_physical;
 mod rig;
 mod server;
