@@ -10,6 +10,7 @@ mod prepare;
 pub(crate) mod process;
 mod report;
 mod request;
+mod restore;
 mod run;
 mod slot;
 mod stage;
@@ -18,7 +19,10 @@ pub(crate) mod tool;
 mod users;
 
 pub use metrics::BackupMetrics;
-pub use request::{BackupRequest, CAPABILITIES, Compression, Method, StartError, Started};
+pub use request::{
+    BackupRequest, CAPABILITIES, Compression, Method, RestoreRequest, RestoreStarted, StartError,
+    Started, Upload,
+};
 
 pub use crate::protocol::info::JobAttempt;
 
@@ -56,6 +60,8 @@ pub struct EngineConfig {
     pub require_recipients: Vec<Recipient>,
     /// Whether a Galera node is backed up.
     pub allow_galera: bool,
+    /// Whether archives are restored.
+    pub allow_restore: bool,
     /// Folder for small private files.
     pub tmp: PathBuf,
 }
@@ -123,6 +129,12 @@ impl Engine {
             });
         }
         Ok(all)
+    }
+
+    /// Whether archives are restored here.
+    #[must_use]
+    pub fn restores(&self) -> bool {
+        self.0.config.allow_restore
     }
 
     /// The backup that holds the slot.

@@ -140,6 +140,7 @@ impl Config {
             max_rate: flags.max_rate,
             require_recipients,
             allow_galera: flags.allow_galera,
+            allow_restore: flags.allow_restore,
             tmp: std::env::temp_dir(),
         };
         Ok(Self {
@@ -311,8 +312,6 @@ mod tests {
                 "--no-auth --require-recipient=",
                 &["--require-recipient", "age1"],
             ),
-            // Later features are refused, never ignored.
-            ("--no-auth --allow-restore", &["--allow-restore"]),
         ] {
             let error = parse(flags).unwrap_err();
             for needle in needles {
@@ -330,6 +329,9 @@ mod tests {
         assert_eq!(config.auth, AuthConfig::Tokens("/t".into()));
         assert_eq!(config.engine.database.address.to_string(), "db:3306");
         assert_eq!(config.engine.max_rate, Some(10 << 20));
+        assert!(!config.engine.allow_restore);
+        let restores = parse("--no-auth --allow-restore").unwrap();
+        assert!(restores.engine.allow_restore);
         assert_eq!(config.engine.method, Some(Method::Logical));
     }
 

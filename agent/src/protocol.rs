@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// Streams one backup.
 pub const PATH_BACKUP: &str = "/v1/backup";
+/// Loads an archive into the server.
+pub const PATH_RESTORE: &str = "/v1/restore";
 /// What the agent and its server are.
 pub const PATH_INFO: &str = "/v1/info";
 
@@ -41,6 +43,49 @@ pub mod parameter {
     ];
 }
 
+/// Query parameters of [`PATH_RESTORE`].
+pub mod restore_parameter {
+    /// Database to restore, repeatable; at least one.
+    pub const DATABASE: &str = "database";
+    /// Flavour of the backup's server: `mariadb` or `mysql`.
+    pub const FLAVOUR: &str = "flavour";
+    /// Version of the backup's server, as `SELECT VERSION()` gave it.
+    pub const VERSION: &str = "version";
+    /// `true` or `false`: accounts and grants too.
+    pub const INCLUDE_USERS: &str = "include-users";
+    /// The backup's GTIDs, which the server is told that it has.
+    pub const GTID_PURGED: &str = "gtid-purged";
+    /// `true` or `false`: write what is restored into the binary log.
+    pub const BINARY_LOG: &str = "binary-log";
+    /// `true` or `false`: stored procedures and functions.
+    pub const ROUTINES: &str = "routines";
+    /// `true` or `false`.
+    pub const TRIGGERS: &str = "triggers";
+    /// `disabled`, `as-backed-up` or `skip`.
+    pub const EVENTS: &str = "events";
+    /// `keep` or `current-user`.
+    pub const DEFINERS: &str = "definers";
+    /// What this agent takes.
+    pub const KNOWN: &[&str] = &[
+        DATABASE,
+        FLAVOUR,
+        VERSION,
+        INCLUDE_USERS,
+        GTID_PURGED,
+        BINARY_LOG,
+        ROUTINES,
+        TRIGGERS,
+        EVENTS,
+        DEFINERS,
+    ];
+}
+
+/// Among the capabilities of an agent that restores.
+pub const CAPABILITY_RESTORE: &str = "restore";
+
+/// Content type of the answer to [`PATH_RESTORE`]: a line of JSON for each look at the progress.
+pub const PROGRESS_CONTENT_TYPE: &str = "application/x-ndjson";
+
 /// Content type of every error, [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457).
 pub const PROBLEM_CONTENT_TYPE: &str = "application/problem+json";
 /// Every error's `type` starts so; the rest is one stable word.
@@ -54,6 +99,8 @@ pub const HEADER_JOB: &str = "x-backup-job";
 pub const HEADER_ATTEMPT: &str = "x-backup-attempt";
 /// Response header: id of this backup.
 pub const HEADER_BACKUP_ID: &str = "x-backup-id";
+/// Response header: id of this restore.
+pub const HEADER_RESTORE_ID: &str = "x-restore-id";
 /// Response header: a guess at the body's uncompressed bytes.
 pub const HEADER_ESTIMATED_BYTES: &str = "x-backup-estimated-bytes";
 /// Header and trailer: [Server-Timing](https://www.w3.org/TR/server-timing/), durations in ms.
@@ -82,11 +129,13 @@ pub enum StreamReason {
     ToolFailed,
     /// The tool exited with success but never said that it was complete, or left something out.
     ToolIncomplete,
-    /// The database went away while it was being backed up.
+    /// The database went away while it was being backed up or restored to.
     DatabaseLost,
     /// A lock would have been held for longer than `--max-lock-seconds`.
     LockTimeout,
-    /// The reader took nothing for `--stall-timeout`.
+    /// The archive that was to be restored is cut, altered, or not what the request said of it.
+    ArchiveDamaged,
+    /// The reader took nothing for `--stall-timeout`, or who sends an archive sent nothing.
     Stalled,
     /// A later attempt of the same job took over.
     Preempted,
@@ -100,11 +149,12 @@ pub enum StreamReason {
 
 impl StreamReason {
     /// Every reason, in the order of the protocol's table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ToolFailed,
         Self::ToolIncomplete,
         Self::DatabaseLost,
         Self::LockTimeout,
+        Self::ArchiveDamaged,
         Self::Stalled,
         Self::Preempted,
         Self::Draining,
@@ -120,6 +170,7 @@ impl StreamReason {
             Self::ToolIncomplete => "ToolIncomplete",
             Self::DatabaseLost => "DatabaseLost",
             Self::LockTimeout => "LockTimeout",
+            Self::ArchiveDamaged => "ArchiveDamaged",
             Self::Stalled => "Stalled",
             Self::Preempted => "Preempted",
             Self::Draining => "Draining",

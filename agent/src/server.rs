@@ -11,6 +11,7 @@ mod info;
 mod negotiate;
 mod problem;
 mod query;
+mod restore;
 mod route;
 mod tls;
 mod watched;
@@ -22,7 +23,7 @@ pub use connection::Limits;
 pub use drain::DrainTimes;
 pub use negotiate::{delivery, te_has_trailers};
 pub use problem::{Kind, Problem};
-pub use query::parse as parse_query;
+pub use query::{parse as parse_query, parse_restore as parse_restore_query};
 pub use tls::Tls;
 pub use watched::FileError;
 

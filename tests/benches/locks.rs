@@ -179,6 +179,7 @@ impl Case {
             stall_timeout: Duration::from_secs(600),
             max_rate: None,
             allow_galera: false,
+            allow_restore: false,
             require_recipients: Vec::new(),
             tmp: dir.to_owned(),
         };

@@ -18,6 +18,9 @@ pub struct BackupMetrics {
     pub(crate) lock_duration: Histogram,
     pub(crate) lock_buffer: IntGauge,
     pub(crate) last_success: Gauge,
+    pub(crate) restores: IntCounterVec,
+    pub(crate) restore_running: IntGauge,
+    pub(crate) restore_bytes: prometheus::IntCounter,
 }
 
 impl BackupMetrics {
@@ -86,6 +89,21 @@ impl BackupMetrics {
             "towline_agent_last_success_timestamp_seconds",
             "When the last complete backup ended; 0 when there was none since the start.",
         )?;
+        let restores = IntCounterVec::new(
+            Opts::new(
+                "towline_agent_restores_total",
+                "Restores that began and ended, by reason of the failure (empty: complete).",
+            ),
+            &["reason"],
+        )?;
+        let restore_running = IntGauge::new(
+            "towline_agent_restore_running",
+            "1 while a restore runs, else 0.",
+        )?;
+        let restore_bytes = prometheus::IntCounter::new(
+            "towline_agent_restore_bytes_total",
+            "Bytes of archives that were read to be restored.",
+        )?;
         for collector in [
             Box::new(backups.clone()) as Box<dyn prometheus::core::Collector>,
             Box::new(running.clone()),
@@ -95,6 +113,9 @@ impl BackupMetrics {
             Box::new(lock_duration.clone()),
             Box::new(lock_buffer.clone()),
             Box::new(last_success.clone()),
+            Box::new(restores.clone()),
+            Box::new(restore_running.clone()),
+            Box::new(restore_bytes.clone()),
         ] {
             registry.register(collector)?;
         }
@@ -108,7 +129,16 @@ impl BackupMetrics {
             lock_duration,
             lock_buffer,
             last_success,
+            restores,
+            restore_running,
+            restore_bytes,
         })
+    }
+
+    /// Counts one ended restore; no reason means that it is complete.
+    pub(crate) fn restored(&self, reason: Option<StreamReason>) {
+        let reason = reason.map_or("", StreamReason::as_str);
+        self.restores.with_label_values(&[reason]).inc();
     }
 
     /// Counts one ended backup; no reason means that it is complete.

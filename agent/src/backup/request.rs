@@ -4,6 +4,10 @@ use crate::archive::Recipient;
 use crate::body::BackupBody;
 use crate::database::DatabaseError;
 use crate::protocol::info::JobAttempt;
+use crate::restore::target::Wanted;
+use crate::restore::{Expected, RestoreError};
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use std::fmt;
 use std::time::Duration;
 
@@ -94,7 +98,30 @@ pub struct Started {
     pub body: BackupBody,
 }
 
-/// Why no backup was begun. Every message says what to do.
+/// The body of a request to restore. Nothing of it is asked for before the restore can begin.
+pub type Upload = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// One request to restore an archive.
+#[derive(Clone, Debug)]
+pub struct RestoreRequest {
+    /// What of it, how, and what it is of.
+    pub wanted: Wanted,
+    /// What its bytes have to be.
+    pub expected: Expected,
+}
+
+/// A restore that has begun.
+#[derive(Debug)]
+pub struct RestoreStarted {
+    /// Its id.
+    pub id: String,
+    /// Time from the request to the first byte of the archive.
+    pub precheck: Duration,
+    /// Lines of progress, and the verdict.
+    pub body: BackupBody,
+}
+
+/// Why no backup or restore was begun. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A parameter cannot be carried out on this server.
@@ -107,7 +134,7 @@ pub enum StartError {
     },
     /// Another backup holds the slot.
     #[error(
-        "backup {id} is running, and an agent runs one at a time: wait for its end, or cancel it"
+        "backup or restore {id} is running, and an agent runs one at a time: wait for its end, or cancel it"
     )]
     Busy {
         /// Id of the running backup.
@@ -133,9 +160,49 @@ pub enum StartError {
         /// What it said.
         message: String,
     },
+    /// This agent restores nothing.
+    #[error(
+        "this agent does not restore: start it with --allow-restore, and give its database user the grants of deploy/grants/*-restore.sql"
+    )]
+    RestoreNotAllowed,
+    /// There is something where a restore was to go.
+    #[error("{message}")]
+    NotEmpty {
+        /// What, and what to do.
+        message: String,
+    },
+    /// The backup is not for such a server.
+    #[error("{message}")]
+    Incompatible {
+        /// Why.
+        message: String,
+    },
+    /// The server is no place for a restore, or a privilege is missing.
+    #[error("{message}")]
+    TargetUnfit {
+        /// What is wrong with it.
+        message: String,
+    },
     /// The agent is being stopped.
     #[error("the agent is being stopped: try again when its pod is back")]
     Draining,
+}
+
+impl From<RestoreError> for StartError {
+    fn from(error: RestoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            RestoreError::TargetNotEmpty(_) => Self::NotEmpty { message },
+            RestoreError::Incompatible(_) => Self::Incompatible { message },
+            RestoreError::Refused(_) => Self::TargetUnfit { message },
+            RestoreError::Invalid(_) => Self::BadParameter {
+                parameter: "database".to_owned(),
+                message,
+            },
+            RestoreError::Io { .. } => Self::MethodNotAvailable { message },
+            _ => Self::Database { message },
+        }
+    }
 }
 
 impl From<DatabaseError> for StartError {

@@ -153,6 +153,11 @@ pub(super) struct Flags {
     #[arg(long, env = "TOWLINE_ALLOW_GALERA", value_parser = BoolishValueParser::new())]
     pub(super) allow_galera: bool,
 
+    /// Take archives at POST /v1/restore and load them into the server: the token needs the scope restore,
+    /// and the database user the grants of deploy/grants/*-restore.sql
+    #[arg(long, env = "TOWLINE_ALLOW_RESTORE", value_parser = BoolishValueParser::new())]
+    pub(super) allow_restore: bool,
+
     /// Format of the log
     #[arg(long, env = "TOWLINE_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub(super) log_format: LogFormat,

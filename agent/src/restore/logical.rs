@@ -11,7 +11,7 @@
 use super::client::Client;
 use super::filter::{Filter, FilterError};
 use super::target::{self, Target, Wanted};
-use super::{Expected, LogicalOptions, Measured, Progress, RestoreError, Restored, Stage};
+use super::{Expected, LogicalOptions, Measured, Progress, RestoreError, Restored, Stage, compat};
 use crate::archive::{self, ArchiveError, Identities, Metadata, Sink, Verified};
 use crate::database::{Connection, Flavour, Session, quoted_name};
 use bytes::Bytes;
@@ -268,6 +268,7 @@ async fn feed<R: Read + Send + 'static>(
     let sink = Load {
         filter: None,
         wanted: target.wanted.clone(),
+        server: (target.server.flavour, target.server.version.clone()),
         existing: target.existing.clone(),
         out: Vec::new(),
         chunks,
@@ -361,6 +362,7 @@ async fn set_history(
 struct Load {
     filter: Option<Filter>,
     wanted: Wanted,
+    server: (Flavour, String),
     existing: BTreeSet<String>,
     out: Vec<u8>,
     chunks: mpsc::Sender<Bytes>,
@@ -417,18 +419,10 @@ impl Load {
 impl Sink for Load {
     fn metadata(&mut self, metadata: &Metadata) -> io::Result<()> {
         is_logical(metadata).map_err(found)?;
-        let Wanted {
-            flavour,
-            version,
-            options,
-            ..
-        } = &self.wanted;
-        if (flavour, version) != (&metadata.server_flavour, &metadata.server_version) {
-            return Err(found(RestoreError::Incompatible(format!(
-                "the archive is of {} {}, and not of {flavour} {version} as was said",
-                metadata.server_flavour, metadata.server_version
-            ))));
-        }
+        // It may be another than the one that the server was asked for.
+        let (flavour, version) = (&metadata.server_flavour, &metadata.server_version);
+        compat::logical(flavour, version, self.server.0.as_str(), &self.server.1).map_err(found)?;
+        let options = &self.wanted.options;
         // Its answer names the session, so that it can be ended.
         let mut preamble = String::from("SELECT CONNECTION_ID();\nSET SESSION autocommit = 1;\n");
         if !options.binary_log {

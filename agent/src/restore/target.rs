@@ -35,6 +35,14 @@ pub struct Target {
     pub(super) existing: BTreeSet<String>,
 }
 
+impl Target {
+    /// The databases that are restored.
+    #[must_use]
+    pub fn databases(&self) -> &[String] {
+        &self.wanted.options.databases
+    }
+}
+
 fn unreachable(error: DatabaseError) -> RestoreError {
     RestoreError::Database(error.to_string())
 }

@@ -81,7 +81,7 @@ pub(super) fn cancel(api: &Api, id: &str) -> Result<Response<ApiBody>, Problem> 
 }
 
 /// What the engine refuses, as the caller is told.
-fn refused(error: StartError) -> Problem {
+pub(super) fn refused(error: StartError) -> Problem {
     let detail = error.to_string();
     match error {
         StartError::BadParameter { parameter, .. } => {
@@ -91,6 +91,10 @@ fn refused(error: StartError) -> Problem {
             .backup_id(id)
             .retry_after(retry_after.as_secs().max(1)),
         StartError::MethodNotAvailable { .. } => Problem::new(Kind::METHOD_NOT_AVAILABLE, detail),
+        StartError::RestoreNotAllowed => Problem::new(Kind::RESTORE_NOT_ALLOWED, detail),
+        StartError::NotEmpty { .. } => Problem::new(Kind::TARGET_NOT_EMPTY, detail),
+        StartError::Incompatible { .. } => Problem::new(Kind::INCOMPATIBLE, detail),
+        StartError::TargetUnfit { .. } => Problem::new(Kind::TARGET_UNFIT, detail),
         StartError::Unfit { .. } => Problem::new(Kind::UNFIT, detail),
         StartError::Database { .. } => Problem::new(Kind::DATABASE, detail),
         StartError::Draining => Problem::new(Kind::DRAINING, detail).retry_after(10),

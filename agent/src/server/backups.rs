@@ -1,6 +1,8 @@
 //! What the server asks of the engine: a seam for tests, which need endings on demand.
 
-use crate::backup::{BackupRequest, Engine, StartError, Started};
+use crate::backup::{
+    BackupRequest, Engine, RestoreRequest, RestoreStarted, StartError, Started, Upload,
+};
 use crate::database::{DatabaseError, ServerInfo};
 use crate::protocol::StreamReason;
 use crate::protocol::info::{LastBackup, Running, Tool as ToolInfo};
@@ -11,6 +13,18 @@ use async_trait::async_trait;
 pub trait Backups: Send + Sync + 'static {
     /// Takes the slot and starts a backup, or says why not.
     async fn start(&self, request: BackupRequest) -> Result<Started, StartError>;
+    /// Whether archives are restored here.
+    fn restores(&self) -> bool {
+        false
+    }
+    /// Takes the slot and starts a restore, or says why not before it asks for a byte of the archive.
+    async fn restore(
+        &self,
+        _request: RestoreRequest,
+        _upload: Upload,
+    ) -> Result<RestoreStarted, StartError> {
+        Err(StartError::RestoreNotAllowed)
+    }
     /// The backup that holds the slot.
     fn running(&self) -> Option<Running>;
     /// The last complete backup since the start.
@@ -31,6 +45,18 @@ pub trait Backups: Send + Sync + 'static {
 impl Backups for Engine {
     async fn start(&self, request: BackupRequest) -> Result<Started, StartError> {
         Self::start(self, request).await
+    }
+
+    fn restores(&self) -> bool {
+        Self::restores(self)
+    }
+
+    async fn restore(
+        &self,
+        request: RestoreRequest,
+        upload: Upload,
+    ) -> Result<RestoreStarted, StartError> {
+        Self::restore(self, request, upload).await
     }
 
     fn running(&self) -> Option<Running> {

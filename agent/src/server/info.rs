@@ -2,6 +2,7 @@
 
 use super::route::{Api, ApiBody, json};
 use crate::backup::CAPABILITIES;
+use crate::protocol::CAPABILITY_RESTORE;
 use crate::protocol::info::Info;
 use http::{Response, StatusCode};
 
@@ -11,7 +12,12 @@ pub(super) async fn get(api: &Api) -> Response<ApiBody> {
         Ok(info) => (Some(info.into()), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let capabilities = CAPABILITIES.iter().copied().chain(["cancel"]);
+    let restore = api.backups.restores().then_some(CAPABILITY_RESTORE);
+    let capabilities = CAPABILITIES
+        .iter()
+        .copied()
+        .chain(["cancel"])
+        .chain(restore);
     let info = Info {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         capabilities: capabilities.map(str::to_owned).collect(),

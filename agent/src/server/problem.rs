@@ -46,14 +46,22 @@ kinds! {
     METHOD_NOT_ALLOWED = "method-not-allowed", "Method not allowed", METHOD_NOT_ALLOWED;
     /// A backup is running.
     BUSY = "busy", "A backup is running", CONFLICT;
+    /// There is something where a restore was to go.
+    TARGET_NOT_EMPTY = "target-not-empty", "The target is not empty", CONFLICT;
     /// A request body where none is taken.
     BODY_NOT_TAKEN = "body-not-taken", "No request body is taken here", PAYLOAD_TOO_LARGE;
     /// The server is in a state that gives no good backup.
     UNFIT = "unfit", "The database is not fit for a backup", UNPROCESSABLE_ENTITY;
+    /// The server cannot take a backup of such a server.
+    INCOMPATIBLE = "incompatible", "The backup is not for such a server", UNPROCESSABLE_ENTITY;
+    /// The server is in a state in which nothing is restored to it, or a privilege is missing.
+    TARGET_UNFIT = "target-unfit", "The database is not fit for a restore", UNPROCESSABLE_ENTITY;
     /// A fault of the agent.
     INTERNAL = "internal", "Internal error", INTERNAL_SERVER_ERROR;
     /// No tool here can make such a backup.
     METHOD_NOT_AVAILABLE = "method-not-available", "Method not available here", NOT_IMPLEMENTED;
+    /// The agent was not started with `--allow-restore`.
+    RESTORE_NOT_ALLOWED = "restore-not-allowed", "This agent does not restore", NOT_IMPLEMENTED;
     /// The database is unreachable or refuses us.
     DATABASE = "database", "The database is unreachable or refuses the agent", BAD_GATEWAY;
     /// The agent is being stopped.

@@ -1,6 +1,10 @@
 //! The query and the headers of a backup request, taken strictly: what is not understood is
 //! refused by name, for a caller must not get another backup than the one it asked for.
 
+mod restore;
+
+pub use restore::parse_restore;
+
 use super::problem::{Kind, Problem};
 use crate::archive::Recipient;
 use crate::archive::encryption::{MAX_RECIPIENTS, RecipientError, looks_secret};

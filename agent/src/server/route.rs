@@ -7,16 +7,16 @@ use super::auth::{Auth, Scope};
 use super::backups::Backups;
 use super::connection::{Closer, InFlight, Remote};
 use super::problem::{Kind, Problem};
-use super::{backup, info, to_head};
+use super::{backup, info, restore, to_head};
 use crate::body::BackupBody;
 use crate::metrics::HttpMetrics;
-use crate::protocol::{PATH_BACKUP, PATH_INFO};
+use crate::protocol::{PATH_BACKUP, PATH_INFO, PATH_RESTORE};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt as _, Either, Full};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -35,6 +35,7 @@ pub(super) struct Api {
 enum Route<'a> {
     Backup,
     OneBackup(&'a str),
+    Restore,
     Info,
     Other,
 }
@@ -46,6 +47,9 @@ impl<'a> Route<'a> {
         }
         if path == PATH_INFO {
             return Self::Info;
+        }
+        if path == PATH_RESTORE {
+            return Self::Restore;
         }
         match path
             .strip_prefix(PATH_BACKUP)
@@ -61,6 +65,7 @@ impl<'a> Route<'a> {
         match self {
             Self::Backup => PATH_BACKUP,
             Self::OneBackup(_) => "/v1/backup/{id}",
+            Self::Restore => PATH_RESTORE,
             Self::Info => PATH_INFO,
             Self::Other => "other",
         }
@@ -75,7 +80,8 @@ pub(super) async fn handle<B>(
     in_flight: InFlight,
 ) -> Response<LoggedBody<ApiBody, InFlight>>
 where
-    B: Body<Data = Bytes> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     // No path knows it, so all answers to it are refusals.
     let head = request.method() == Method::HEAD;
@@ -110,8 +116,12 @@ async fn answer<B>(
     request: Request<B>,
     remote: &Remote,
     closer: &Closer,
-) -> Result<Response<ApiBody>, Problem> {
-    let (parts, _body) = request.into_parts();
+) -> Result<Response<ApiBody>, Problem>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (parts, body) = request.into_parts();
     let route = Route::of(parts.uri.path());
     record.route(route.label());
     if parts.version != Version::HTTP_11 && parts.version != Version::HTTP_2 {
@@ -136,7 +146,7 @@ async fn answer<B>(
         }
     };
     record.peer(peer.name());
-    if announces_body(&parts.headers) {
+    if route != Route::Restore && announces_body(&parts.headers) {
         let detail = "send this request without a body";
         let problem = Problem::new(Kind::BODY_NOT_TAKEN, detail);
         return Err(if parts.version == Version::HTTP_11 {
@@ -160,11 +170,18 @@ async fn answer<B>(
             backup::cancel(api, id)
         }
         Route::OneBackup(_) => not_allowed("DELETE"),
+        Route::Restore if parts.method == Method::POST => {
+            peer.require(Scope::Restore)?;
+            let upload = body.map_err(Into::into).boxed_unsync();
+            restore::load(api, &parts, upload).await
+        }
+        Route::Restore => not_allowed("POST"),
         Route::Info if parts.method == Method::GET => Ok(info::get(api).await),
         Route::Info => not_allowed("GET"),
         Route::Other => {
-            let detail =
-                format!("here are GET {PATH_BACKUP}, DELETE {PATH_BACKUP}/ID and GET {PATH_INFO}");
+            let detail = format!(
+                "here are GET {PATH_BACKUP}, DELETE {PATH_BACKUP}/ID, POST {PATH_RESTORE} and GET {PATH_INFO}"
+            );
             Err(Problem::new(Kind::NOT_FOUND, detail))
         }
     }
@@ -200,6 +217,7 @@ mod tests {
         assert_eq!(Route::of("/v1/backup"), Route::Backup);
         assert_eq!(Route::of("/v1/backup/abc"), Route::OneBackup("abc"));
         assert_eq!(Route::of("/v1/info"), Route::Info);
+        assert_eq!(Route::of("/v1/restore"), Route::Restore);
         for other in [
             "/",
             "/v1",

@@ -17,6 +17,7 @@ mod reader;
 mod refusals;
 mod replica;
 mod restore;
+mod restore_http;
 mod restore_physical;
 mod rig;
 mod server;

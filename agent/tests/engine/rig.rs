@@ -71,6 +71,7 @@ impl Rig {
             max_rate: None,
             require_recipients: Vec::new(),
             allow_galera: false,
+            allow_restore: true,
             tmp: tmp.path().to_owned(),
         };
         change(&mut config);
