@@ -5,11 +5,13 @@ mod connect;
 mod info;
 mod request;
 mod resolve;
+mod restore;
 mod tls;
 pub mod trace;
 mod traced_io;
 
 pub use resolve::is_local;
+pub use restore::{Pieces, RestoreFailure, can_restore, restore};
 pub use tls::{Tls, TlsError};
 pub use towline_agent::protocol::info::{Info, Server};
 

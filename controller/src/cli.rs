@@ -39,6 +39,10 @@ Examples:
     towline restore --store s3://backups/prod --namespace shop --latest --schedule nightly \\
         --identity key.txt --to-dir /var/lib/mysql
 
+  One schema of a logical backup into a running server, through its agent:
+    towline restore --store s3://backups/prod --latest --database shop \\
+        --to-agent https://db.example.com:8474 --ca-file ca.crt --token-file token
+
   Make BackupJobs of the backups in a BackupStore, after the cluster was lost:
     towline catalog import offsite --namespace shop
 
@@ -150,6 +154,33 @@ fn init_logs() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .try_init();
+}
+
+/// The first word of a token file, or of the variable for it.
+fn token(file: Option<&std::path::Path>) -> Result<Option<String>, CliError> {
+    let Some(file) = file else {
+        return Ok(std::env::var("TOWLINE_TOKEN")
+            .ok()
+            .filter(|t| !t.is_empty()));
+    };
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        CliError::usage(format!(
+            "the token file {} cannot be read: {e}",
+            file.display()
+        ))
+    })?;
+    // The agent's own file, with scopes and comments, does too.
+    let token = text
+        .lines()
+        .map(str::trim)
+        .find(|l| !l.is_empty() && !l.starts_with('#'));
+    match token.and_then(|l| l.split_whitespace().next()) {
+        Some(token) => Ok(Some(token.to_owned())),
+        None => Err(CliError::usage(format!(
+            "the token file {} holds no token",
+            file.display()
+        ))),
+    }
 }
 
 /// Bytes for people.

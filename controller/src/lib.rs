@@ -10,6 +10,7 @@ pub mod error;
 pub mod jitter;
 pub mod job;
 pub mod leader;
+pub mod logical_restore;
 pub mod malformed;
 pub mod metrics;
 pub mod open_stores;

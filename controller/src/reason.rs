@@ -1,8 +1,10 @@
 //! Why an attempt or a job failed: one closed set, used alike in status, events and metrics, and
 //! what follows from each reason.
 
+use crate::stored_archive::StoredError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use towline_agent::{archive::ArchiveError, restore::RestoreError};
 
 /// Why an attempt or a job failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -185,6 +187,34 @@ impl RestoreReason {
             Self::PodFailed => "PodFailed",
             Self::DeadlineExceeded => "DeadlineExceeded",
             Self::Interrupted => "Interrupted",
+        }
+    }
+
+    /// Which reason an engine's error is.
+    #[must_use]
+    pub fn of(error: &RestoreError) -> Self {
+        match error {
+            RestoreError::TargetNotEmpty(_) => Self::TargetNotEmpty,
+            RestoreError::Incompatible(_) => Self::Incompatible,
+            RestoreError::Invalid(_) => Self::InvalidSpec,
+            RestoreError::Refused(_) => Self::TargetRefused,
+            RestoreError::Archive(error) => match error {
+                ArchiveError::Encrypted | ArchiveError::NotForUs => Self::NotDecryptable,
+                ArchiveError::NewerFormat { .. } => Self::Incompatible,
+                ArchiveError::Read(read) => match StoredError::of(read) {
+                    Some(StoredError::Damaged(_)) => Self::BackupDamaged,
+                    Some(StoredError::Store(_)) | None => Self::StoreError,
+                },
+                ArchiveError::Data(_) => Self::ToolFailed,
+                _ => Self::BackupDamaged,
+            },
+            RestoreError::NotAsStored(_) => Self::BackupDamaged,
+            RestoreError::Tool { .. } => Self::ToolFailed,
+            RestoreError::NoSpace { .. } => Self::NoSpace,
+            RestoreError::Database(_) => Self::TargetUnreachable,
+            RestoreError::CheckFailed(_) => Self::CheckFailed,
+            RestoreError::Interrupted(_) => Self::Interrupted,
+            RestoreError::Io { .. } => Self::PodFailed,
         }
     }
 

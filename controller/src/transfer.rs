@@ -9,7 +9,7 @@ mod progress;
 mod pull;
 mod quiet;
 mod upload;
-mod verdict;
+pub(crate) mod verdict;
 
 use crate::{
     agent_client::{

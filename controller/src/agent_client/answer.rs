@@ -163,7 +163,7 @@ fn judge(status: StatusCode, retry_after: Option<Duration>, said: &str) -> Agent
 }
 
 /// What [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem details say, or the plain text.
-fn problem_text(body: &[u8]) -> String {
+pub(super) fn problem_text(body: &[u8]) -> String {
     #[derive(Deserialize)]
     #[serde(default)]
     #[derive(Default)]

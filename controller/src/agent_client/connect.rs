@@ -9,7 +9,7 @@ use super::{
 use crate::peer_text::{Keep, clean};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Empty;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::{
     body::Incoming,
     client::conn::http1::{Builder, SendRequest},
@@ -32,10 +32,13 @@ const READ_BUFFER: usize = 256 << 10;
 /// What to do when nothing else is known.
 const REMEDY: &str = "is the agent running, its port right, and the network policy open?";
 
+/// The body of a request.
+pub(super) type Outgoing = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
 /// One connection to an agent.
 #[derive(Debug)]
 pub struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Outgoing>,
     /// Holds the one task that moves the bytes; it is aborted when this is dropped.
     _driver: JoinSet<()>,
     address: SocketAddr,
@@ -163,7 +166,7 @@ impl Connection {
     pub(super) async fn send(
         &mut self,
         agent: &Endpoint,
-        mut request: Request<Empty<Bytes>>,
+        mut request: Request<Outgoing>,
         head_timeout: Duration,
     ) -> Result<Response<Incoming>, AgentError> {
         let path = request.uri().path().to_owned();
@@ -226,7 +229,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, 
 async fn speak<I>(
     io: I,
     address: SocketAddr,
-) -> Result<(SendRequest<Empty<Bytes>>, JoinSet<()>), Trouble>
+) -> Result<(SendRequest<Outgoing>, JoinSet<()>), Trouble>
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

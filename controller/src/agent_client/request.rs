@@ -1,13 +1,12 @@
 //! What is asked of an agent.
 
-use super::{AgentError, Claim, Endpoint, Info};
+use super::{AgentError, Claim, Endpoint, Info, connect::Outgoing};
 use crate::{
     reason::{FailureReason, Retry},
     transfer::BackupParameters,
 };
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Empty};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use towline_agent::protocol::{HEADER_ATTEMPT, HEADER_JOB};
 
@@ -20,14 +19,41 @@ pub(super) fn get(
     agent: &Endpoint,
     target: &str,
     claim: Option<Claim<'_>>,
-) -> Result<Request<Empty<Bytes>>, AgentError> {
+) -> Result<Request<Outgoing>, AgentError> {
+    let nothing = Empty::new().map_err(|never| match never {}).boxed_unsync();
+    let mut request = request(agent, Method::GET, target, nothing)?;
+    if let Some(claim) = claim {
+        let headers = request.headers_mut();
+        let uid = HeaderValue::from_str(claim.job_uid);
+        let uid = uid.map_err(|e| invalid(format!("no request can be made of this: {e}")))?;
+        headers.insert(HEADER_JOB, uid);
+        headers.insert(HEADER_ATTEMPT, claim.attempt.into());
+    }
+    Ok(request)
+}
+
+/// A POST with a body.
+pub(super) fn post(
+    agent: &Endpoint,
+    target: &str,
+    body: Outgoing,
+) -> Result<Request<Outgoing>, AgentError> {
+    request(agent, Method::POST, target, body)
+}
+
+fn request(
+    agent: &Endpoint,
+    method: Method,
+    target: &str,
+    body: Outgoing,
+) -> Result<Request<Outgoing>, AgentError> {
     let host = agent.base.host_str().unwrap_or_default();
     let host = match agent.base.port() {
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
     };
     let mut request = Request::builder()
-        .method(Method::GET)
+        .method(method)
         .uri(target)
         .header(header::HOST, host)
         .header(
@@ -44,13 +70,8 @@ pub(super) fn get(
         value.set_sensitive(true);
         request = request.header(header::AUTHORIZATION, value);
     }
-    if let Some(claim) = claim {
-        request = request
-            .header(HEADER_JOB, claim.job_uid)
-            .header(HEADER_ATTEMPT, claim.attempt);
-    }
     request
-        .body(Empty::new())
+        .body(body)
         .map_err(|e| invalid(format!("no request can be made of this: {e}")))
 }
 

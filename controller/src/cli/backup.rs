@@ -4,6 +4,7 @@ use super::{
     CliError, Exit, human,
     store::{StoreArgs, dns_name},
     tls::TlsArgs,
+    token,
 };
 use crate::{
     agent_client::{
@@ -126,7 +127,7 @@ impl BackupArgs {
             attempt: 1,
             agent: Endpoint {
                 base,
-                token: self.token()?,
+                token: token(self.token_file.as_deref())?,
                 tls,
                 allow_local_addresses: true,
             },
@@ -171,32 +172,6 @@ impl BackupArgs {
             started.elapsed().as_secs_f64()
         );
         Ok(())
-    }
-
-    fn token(&self) -> Result<Option<String>, CliError> {
-        let Some(file) = &self.token_file else {
-            return Ok(std::env::var("TOWLINE_TOKEN")
-                .ok()
-                .filter(|t| !t.is_empty()));
-        };
-        let text = std::fs::read_to_string(file).map_err(|e| {
-            CliError::usage(format!(
-                "the token file {} cannot be read: {e}",
-                file.display()
-            ))
-        })?;
-        // The agent's own file, with scopes and comments, does too.
-        let token = text
-            .lines()
-            .map(str::trim)
-            .find(|l| !l.is_empty() && !l.starts_with('#'));
-        match token.and_then(|l| l.split_whitespace().next()) {
-            Some(token) => Ok(Some(token.to_owned())),
-            None => Err(CliError::usage(format!(
-                "the token file {} holds no token",
-                file.display()
-            ))),
-        }
     }
 }
 
