@@ -15,10 +15,12 @@
 pub mod conditions;
 mod cron;
 pub mod job;
+pub mod restore;
 pub mod schedule;
 pub mod store;
 
 pub use job::{BackupJob, BackupJobSpec, BackupJobStatus};
+pub use restore::{RestoreJob, RestoreJobSpec, RestoreJobStatus};
 pub use schedule::{BackupSchedule, BackupScheduleSpec, BackupScheduleStatus};
 pub use store::{BackupStore, BackupStoreSpec, BackupStoreStatus};
 
@@ -43,8 +45,13 @@ pub const ANNOTATION_SCHEDULED_AT: &str = "towline.dev/scheduled-at";
 /// Every CRD, in the order in which a reader meets them.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [BackupStore::crd(), BackupSchedule::crd(), BackupJob::crd()]
-        .into_iter()
+    let crds = [
+        BackupStore::crd(),
+        BackupSchedule::crd(),
+        BackupJob::crd(),
+        RestoreJob::crd(),
+    ];
+    crds.into_iter()
         .map(|mut crd| {
             let schemas = crd
                 .spec
@@ -103,6 +110,13 @@ pub struct LocalReference {
 fn name_rule() -> Rule {
     Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message(
         "write the name of an object in this namespace: lower-case letters, digits, - and ., without a namespace before it",
+    )
+}
+
+/// The key of a backup, as `towline ls` prints it.
+fn key_rule() -> Rule {
+    Rule::new("self.matches('^[a-z0-9-]+/[a-z0-9.-]+/[0-9]{8}T[0-9]{6}Z-[A-Za-z0-9._-]+$')").message(
+        "write the key as towline ls prints it, NAMESPACE/NAME/TIME-UID: without the store's prefix and without manifest.json",
     )
 }
 

@@ -5,6 +5,7 @@ mod choose;
 mod clean;
 mod delete;
 mod mark;
+mod proof;
 mod survey;
 
 pub use choose::{NoBackup, Which, choose};
@@ -12,6 +13,7 @@ pub use clean::{Cleaned, clean_attempt};
 pub(crate) use delete::delete_proofs;
 pub use delete::{ZOMBIE_PATIENCE, delete_backup, forget_abandoned};
 pub(crate) use mark::{Mark, UploadRef};
+pub use proof::{Proof, Verdict};
 pub use survey::{Attempt, Folder, Known, Listed, list, survey};
 
 use crate::storage::{Created, Store, StoreError};

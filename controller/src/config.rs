@@ -3,7 +3,11 @@
 use crate::leader::LeaseConfig;
 use clap::{Args, Parser, ValueEnum};
 use std::{
-    collections::BTreeSet, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::Duration,
 };
 
 /// Flags of `towline-controller run`, each with its variable.
@@ -52,6 +56,19 @@ pub struct RunArgs {
         value_name = "N"
     )]
     max_transfers: NonZeroUsize,
+
+    /// Agent images with which backups are restored, by the series of the server: `mariadb-10.11=IMAGE`, `mysql-8.4=IMAGE`, `mysql-9=IMAGE`. A RestoreJob may name another. Default: none
+    #[arg(
+        long,
+        env = "TOWLINE_TOOL_IMAGES",
+        value_delimiter = ',',
+        value_name = "SERIES=IMAGE,…"
+    )]
+    tool_images: Vec<String>,
+
+    /// Image of pods that restore through an agent: any that has `towline`, such as the controller's own. Default: none
+    #[arg(long, env = "TOWLINE_RESTORE_IMAGE", value_name = "IMAGE")]
+    restore_image: Option<String>,
 
     /// Lease by which replicas agree on one that works; the others stand by
     #[arg(
@@ -123,6 +140,10 @@ pub struct Config {
     pub ambient_credentials_namespaces: BTreeSet<String>,
     /// Transfers at once.
     pub max_transfers: usize,
+    /// Agent images by what [`crate::restore::series::of`] gives.
+    pub tool_images: BTreeMap<String, String>,
+    /// Image of pods that restore through an agent.
+    pub restore_image: Option<String>,
     /// Which Lease decides who works.
     pub lease: LeaseConfig,
     /// Where the admin endpoints are served.
@@ -150,6 +171,11 @@ pub enum ConfigError {
     /// A relative folder.
     #[error("--file-store-root: {0:?} must be an absolute path")]
     FileStoreRoot(PathBuf),
+    /// A series that cannot be one, or no image for it.
+    #[error(
+        "--tool-images: {0:?} must be SERIES=IMAGE, where SERIES is mariadb-X.Y, mysql-8.0, mysql-8.4 or mysql-9"
+    )]
+    ToolImage(String),
     /// A host with a scheme, port or path.
     #[error(
         "--allowed-source-hosts: {0:?} must be a host name or address alone, without scheme, port or path; a leading dot allows all names below it"
@@ -191,6 +217,8 @@ impl TryFrom<RunArgs> for Config {
             file_store_root,
             ambient_credentials_namespaces: ambient.into_iter().collect(),
             max_transfers: args.max_transfers.get(),
+            tool_images: tool_images(non_empty(args.tool_images))?,
+            restore_image: args.restore_image.filter(|image| !image.is_empty()),
             lease: LeaseConfig {
                 name: args.lease_name,
                 namespace: args.lease_namespace.filter(|n| !n.is_empty()),
@@ -234,6 +262,21 @@ impl Config {
             .run
             .try_into()
     }
+}
+
+fn tool_images(list: Vec<String>) -> Result<BTreeMap<String, String>, ConfigError> {
+    let read = |text: String| {
+        let parts = text.split_once('=').map(|(series, image)| {
+            let (flavour, version) = series.split_once('-').unwrap_or_default();
+            let good = matches!(flavour, "mariadb" | "mysql")
+                && version.starts_with(|c: char| c.is_ascii_digit())
+                && version.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+                && !image.trim().is_empty();
+            good.then(|| (series.to_owned(), image.trim().to_owned()))
+        });
+        parts.flatten().ok_or(ConfigError::ToolImage(text))
+    };
+    list.into_iter().map(read).collect()
 }
 
 /// A variable that is set but empty gives one empty element.
@@ -338,11 +381,25 @@ mod tests {
             (["--file-store-root", "backups"], "absolute"),
             (["--allowed-source-hosts", "http://db"], "without scheme"),
             (["--allowed-source-hosts", "db:3306"], "without scheme"),
+            (["--tool-images", "mariadb-10.11"], "SERIES=IMAGE"),
+            (["--tool-images", "oracle-9=x"], "SERIES=IMAGE"),
+            (["--tool-images", "mysql-latest=x"], "SERIES=IMAGE"),
+            (["--tool-images", "mysql-9="], "SERIES=IMAGE"),
         ] {
             let args = [args[0].to_owned() + "=" + args[1]];
             let error = config(&[&args[0]]).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn tool_images_are_found_by_series() {
+        let given = "--tool-images=mariadb-10.11=host:5000/agent:1, mysql-9=m@sha256:ab";
+        let images = config(&[given]).unwrap().tool_images;
+        let image = |series: &str| images.get(series).map(String::as_str);
+        assert_eq!(image("mariadb-10.11"), Some("host:5000/agent:1"));
+        assert_eq!(image("mysql-9"), Some("m@sha256:ab"));
+        assert!(config(&["--tool-images="]).unwrap().tool_images.is_empty());
     }
 
     #[test]

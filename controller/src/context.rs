@@ -5,7 +5,7 @@ mod owned_jobs;
 pub use owned_jobs::OwnedJobs;
 
 use crate::{
-    api::{BackupJob, BackupSchedule, BackupStore},
+    api::{BackupJob, BackupSchedule, BackupStore, RestoreJob},
     config::Config,
     job::transfers::{Transfers, Wake},
     leader::Leading,
@@ -94,6 +94,8 @@ pub struct Context {
     pub stores: Cache<BackupStore>,
     /// The schedules of this scope, as last seen.
     pub schedules: Cache<BackupSchedule>,
+    /// The restores of this scope, as last seen.
+    pub restores: Cache<RestoreJob>,
     /// Retention and sweep of this scope's stores.
     pub upkeep: Upkeep,
 }

@@ -18,6 +18,7 @@ pub mod peer_text;
 pub mod pki;
 pub mod reason;
 pub mod report;
+pub mod restore;
 pub mod restore_pod;
 pub mod retention;
 pub mod run;

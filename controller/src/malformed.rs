@@ -50,7 +50,7 @@ where
         Err(found) if found.path().iter().len() == 0 => sentence(error),
         Err(found) => sentence(&format!("{}: {}", found.path(), found.inner())),
     };
-    let type_ = if kind == "BackupJob" {
+    let type_ = if matches!(&*kind, "BackupJob" | "RestoreJob") {
         PROGRESSING
     } else {
         READY

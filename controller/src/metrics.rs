@@ -2,8 +2,9 @@
 //! bounded; series go when their object goes.
 
 use crate::{
-    api::job::Phase,
-    reason::FailureReason,
+    api::{job::Phase, restore::RestorePhase},
+    reason::{FailureReason, RestoreReason},
+    restore::Kind,
     storage::{Operation, RequestObserver, RequestResult},
     transfer::Timings,
 };
@@ -35,6 +36,9 @@ pub struct Metrics {
     schedule_stored_bytes: IntGaugeVec,
     jobs: IntCounterVec,
     jobs_seen: Mutex<HashMap<NamespacedName, HashSet<PhaseAndReason>>>,
+    restores: IntCounterVec,
+    drills: IntCounterVec,
+    drills_seen: Mutex<HashMap<NamespacedName, HashSet<&'static str>>>,
     attempts: IntCounterVec,
     /// Bytes received from agents.
     pub transfer_bytes: IntCounter,
@@ -183,6 +187,17 @@ impl Metrics {
                 &["namespace", "schedule", "phase", "reason"],
             )?,
             jobs_seen: Mutex::default(),
+            restores: counters(
+                "towline_restores_total",
+                "Restores that ended; the reason is empty for those that succeeded.",
+                &["namespace", "kind", "phase", "reason"],
+            )?,
+            drills: counters(
+                "towline_drills_total",
+                "Drills that ended; the schedule is empty for those without one.",
+                &["namespace", "schedule", "result"],
+            )?,
+            drills_seen: Mutex::default(),
             attempts: counters(
                 "towline_attempts_total",
                 "Attempts that ended; the reason is empty for those that succeeded.",
@@ -326,6 +341,14 @@ impl Metrics {
                     .remove_label_values(&[namespace, name, phase, reason]),
             );
         }
+        let seen = self
+            .drills_seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&(namespace.to_owned(), name.to_owned()));
+        for result in seen.into_iter().flatten() {
+            drop(self.drills.remove_label_values(&[namespace, name, result]));
+        }
     }
 
     /// A job ended.
@@ -346,6 +369,34 @@ impl Metrics {
             .insert((phase, reason));
         self.jobs
             .with_label_values(&[namespace, schedule, phase, reason])
+            .inc();
+    }
+
+    /// A restore ended.
+    pub fn restore_ended(
+        &self,
+        namespace: &str,
+        kind: Kind,
+        phase: RestorePhase,
+        reason: Option<RestoreReason>,
+    ) {
+        let reason = reason.map_or("", RestoreReason::as_str);
+        self.restores
+            .with_label_values(&[namespace, kind.as_str(), phase.as_str(), reason])
+            .inc();
+    }
+
+    /// A drill ended: `Passed`, `Failed` (the backup is at fault) or `Error`.
+    pub fn drill_ended(&self, namespace: &str, schedule: Option<&str>, result: &'static str) {
+        let schedule = schedule.unwrap_or_default();
+        self.drills_seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry((namespace.to_owned(), schedule.to_owned()))
+            .or_default()
+            .insert(result);
+        self.drills
+            .with_label_values(&[namespace, schedule, result])
             .inc();
     }
 

@@ -3,7 +3,7 @@
 mod drive;
 
 use crate::{
-    api::{BackupJob, BackupSchedule, BackupStore},
+    api::{BackupJob, BackupSchedule, BackupStore, RestoreJob},
     config::Config,
     context::{Context, Guard, OwnedJobs},
     job::{self, schedule_of, transfers::Transfers},
@@ -11,7 +11,7 @@ use crate::{
     metrics::Metrics,
     open_stores::OpenStores,
     report::Report,
-    schedule,
+    restore, schedule,
     server::{self, Readiness},
     store,
     upkeep::{self, Upkeep},
@@ -82,7 +82,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
     };
     // A replica that does not lead is ready too: it could take over, and an update of the Deployment
     // goes on when it is there.
-    let readiness = Readiness::waiting_for(scopes.len() * 3);
+    let readiness = Readiness::waiting_for(scopes.len() * 4);
     let (election, leading) = Election::new(client.clone(), &config.lease, metrics.leader.clone());
     let address = config.admin_listen;
     let listener = TcpListener::bind(address)
@@ -188,6 +188,7 @@ fn watch_scope(
     let (jobs, job_events) =
         watch::<BackupJob, _>(base.client, namespace, move |event| index.apply(event));
     let (schedules, schedule_events) = watch::<BackupSchedule, _>(base.client, namespace, |_| {});
+    let (restores, restore_events) = watch::<RestoreJob, _>(base.client, namespace, |_| {});
     let (wake, woken) = mpsc::unbounded();
     let (owner, owners) = mpsc::unbounded();
     let (look, looks) = mpsc::unbounded();
@@ -205,11 +206,13 @@ fn watch_scope(
         owned_jobs,
         stores: stores.clone(),
         schedules: schedules.clone(),
+        restores: restores.clone(),
         upkeep: Upkeep::new(look),
     });
     parts.spawn(when_filled(stores.clone(), readiness.clone()));
     parts.spawn(when_filled(jobs.clone(), readiness.clone()));
     parts.spawn(when_filled(schedules.clone(), readiness.clone()));
+    parts.spawn(when_filled(restores.clone(), readiness.clone()));
 
     // A job that changes is its schedule's business too.
     let job_events = job_events.inspect(move |event| {
@@ -265,6 +268,14 @@ fn watch_scope(
         Arc::clone(&context),
         job::reconcile,
         forget_job,
+    ));
+    parts.spawn(drive(
+        "RestoreJob",
+        restores,
+        requests(restore_events, stream::pending()),
+        Arc::clone(&context),
+        restore::reconcile,
+        |_: &ObjectRef<DynamicObject>| {},
     ));
     parts.spawn(drive(
         "BackupSchedule",

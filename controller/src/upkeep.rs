@@ -153,6 +153,7 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
     };
     context.jobs.filled().await;
     context.schedules.filled().await;
+    context.restores.filled().await;
     let pass = Pass {
         context: &context,
         namespace: &namespace,
@@ -221,6 +222,7 @@ impl Pass<'_> {
             })
             .filter_map(ResourceExt::uid)
             .collect();
+        let read = self.read_by_restores();
         let manifests = folders
             .iter()
             .filter_map(|folder| folder.manifest.as_ref()?.as_ref().ok());
@@ -236,9 +238,23 @@ impl Pass<'_> {
                     time: m.identity.created,
                     bytes: m.bytes,
                     good: true,
-                    in_use: open.contains(&m.identity.job_uid),
+                    in_use: open.contains(&m.identity.job_uid)
+                        || read.contains(&m.identity.folder()),
                 })
             })
+            .collect()
+    }
+
+    /// Folders of the backups that restores and drills read which have not ended.
+    fn read_by_restores(&self) -> BTreeSet<String> {
+        let restores = self.context.restores.all();
+        restores
+            .iter()
+            .filter_map(|guard| guard.0.as_ref().ok())
+            .filter(|restore| restore.namespace().as_deref() == Some(self.namespace))
+            .filter_map(|restore| restore.status.as_ref())
+            .filter(|status| !status.phase.is_final())
+            .filter_map(|status| status.backup.as_ref().map(|b| b.key.clone()))
             .collect()
     }
 

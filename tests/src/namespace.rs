@@ -265,7 +265,13 @@ impl Namespace {
             chart.to_str().unwrap(),
         ];
         let mut args = install.to_vec();
-        for setting in [&repository, "image.tag=dev", &pull].iter().chain(settings) {
+        let tools = [
+            (r"toolImages.mariadb-10\.11", "towline-agent-mariadb"),
+            ("toolImages.mysql-9", "towline-agent-mysql"),
+        ]
+        .map(|(series, name)| format!("{series}={}:dev", self.cluster.image(name)));
+        let own = [&repository, "image.tag=dev", &pull, &tools[0], &tools[1]];
+        for setting in own.iter().chain(settings) {
             args.extend(["--set", *setting]);
         }
         self.helm(&args).await;

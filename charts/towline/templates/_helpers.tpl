@@ -34,26 +34,48 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toYaml (mergeOverwrite $default (deepCopy .Values.resources)) }}
 {{- end }}
 
+{{- /* SERIES=IMAGE of each tool image; without a tag it has the chart's own version. */ -}}
+{{- define "towline.toolImages" -}}
+{{- $images := list -}}
+{{- range $series, $image := .Values.toolImages }}
+{{- if $image }}
+{{- if not (regexMatch "(@|:[^/]+$)" $image) }}{{ $image = printf "%s:%s" $image $.Chart.AppVersion }}{{ end }}
+{{- $images = append $images (printf "%s=%s" $series $image) }}
+{{- end }}
+{{- end }}
+{{- join "," $images }}
+{{- end }}
+
 {{- /* What the controller may do where it works. Secrets can be read by name only, never listed. */ -}}
 {{- define "towline.rules" -}}
 - apiGroups: [towline.dev]
   resources: [backupstores, backupschedules]
   verbs: [get, list, watch]
 - apiGroups: [towline.dev]
-  resources: [backupjobs]
+  resources: [backupjobs, restorejobs]
   verbs: [get, list, watch, create, update, patch, delete]
 - apiGroups: [towline.dev]
-  resources: [backupstores/status, backupschedules/status, backupjobs/status]
+  resources: [backupstores/status, backupschedules/status, backupjobs/status, restorejobs/status]
   verbs: [get, update, patch]
 # Asked for by the admission plugin OwnerReferencesPermissionEnforcement, where it is on.
 - apiGroups: [towline.dev]
-  resources: [backupschedules/finalizers, backupjobs/finalizers]
+  resources: [backupschedules/finalizers, backupjobs/finalizers, restorejobs/finalizers]
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [secrets]
+  verbs: [get]
+# A restore is a Job in the RestoreJob's namespace; a drill has a NetworkPolicy around it.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, create, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, create, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
   verbs: [get]
 - apiGroups: [events.k8s.io]
   resources: [events]

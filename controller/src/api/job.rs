@@ -41,6 +41,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress.summary"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
+    printcolumn(name = "Verified", type_ = "string", json_path = ".status.conditions[?(@.type==\"Verified\")].status"),
     printcolumn(name = "Duration", type_ = "string", json_path = ".status.duration"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Attempt", type_ = "integer", json_path = ".status.attempt", priority = 1),
@@ -134,7 +135,7 @@ pub struct Import {
     pub store_ref: LocalReference,
     /// Its key as `towline ls` prints it, without the store's prefix. It lies under this namespace.
     #[schemars(length(min = 1, max = 640))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9-]+/[a-z0-9.-]+/[0-9]{8}T[0-9]{6}Z-[A-Za-z0-9._-]+$')").message("write the key as towline ls prints it, NAMESPACE/NAME/TIME-UID: without the store's prefix and without manifest.json"))]
+    #[x_kube(validation = crate::api::key_rule())]
     pub key: String,
 }
 

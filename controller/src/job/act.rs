@@ -51,7 +51,12 @@ impl Subject<'_> {
         // Both ask the API server, and neither needs the other's answer.
         let (opened, chosen) = futures::join!(
             self.open_store(),
-            source::choose(self.context, &self.namespace, &self.job)
+            source::choose(
+                self.context,
+                &self.namespace,
+                &self.uid,
+                self.job.spec.source.as_ref()
+            )
         );
         let (store, identity) = match opened? {
             Ok(opened) => opened,

@@ -6,10 +6,7 @@ mod url_host;
 
 use crate::{
     agent_client::{self, Endpoint},
-    api::{
-        BackupJob,
-        job::{DEFAULT_AGENT_PORT, PodSelector, Prefer, SelectorOperator, Source},
-    },
+    api::job::{DEFAULT_AGENT_PORT, PodSelector, Prefer, SelectorOperator, Source},
     context::Context,
     error::Error,
     reason::{FailureReason, Retry},
@@ -70,16 +67,17 @@ impl NotChosen {
     }
 }
 
-/// Chooses an agent.
+/// Chooses an agent; `uid` is that of the job, so that several do not all take the same one.
 ///
 /// # Errors
 /// [`NotChosen`].
 pub async fn choose(
     context: &Context,
     namespace: &str,
-    job: &BackupJob,
+    uid: &str,
+    source: Option<&Source>,
 ) -> Result<Agent, NotChosen> {
-    let Some(source) = &job.spec.source else {
+    let Some(source) = source else {
         return Err(failure(
             FailureReason::InvalidSpec,
             Retry::Never,
@@ -146,11 +144,10 @@ pub async fn choose(
                 .buffered(ASKED_AT_ONCE)
                 .collect()
                 .await;
-            let uid = job.uid().unwrap_or_default();
             let Choice {
                 chosen,
                 mut passed_over,
-            } = prefer::choose(source.prefer, source.max_replica_lag_seconds, &uid, asked);
+            } = prefer::choose(source.prefer, source.max_replica_lag_seconds, uid, asked);
             passed_over.extend(not_ready);
             let Some((chosen, role)) = chosen else {
                 return Err(none(&passed_over).into());

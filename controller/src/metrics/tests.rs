@@ -25,6 +25,13 @@ fn every_metric() -> String {
     let metrics = Metrics::new(&registry).unwrap();
     metrics.schedule("a", "nightly", &known());
     metrics.job_ended("a", None, Phase::Succeeded, None);
+    metrics.restore_ended(
+        "a",
+        Kind::Volume,
+        RestorePhase::Failed,
+        Some(RestoreReason::NoSpace),
+    );
+    metrics.drill_ended("a", None, "Passed");
     metrics.attempt_ended(Some(FailureReason::Stalled));
     metrics.transfer_timings(&Timings {
         copy: Some(1.0),
@@ -113,8 +120,9 @@ fn series_go_with_their_object() {
         Phase::Failed,
         Some(FailureReason::NoAgent),
     );
+    metrics.drill_ended("a", Some("nightly"), "Failed");
     metrics.store("a", "main", true);
-    assert_eq!(names("namespace=\"a\""), 10);
+    assert_eq!(names("namespace=\"a\""), 11);
     metrics.forget_schedule("a", "nightly");
     metrics.forget_store("a", "main");
     assert_eq!((names("namespace=\"a\""), names("namespace=\"b\"")), (0, 8));

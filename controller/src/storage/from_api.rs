@@ -200,6 +200,8 @@ mod tests {
             file_store_root: root.map(Into::into),
             ambient_credentials_namespaces: ambient.iter().map(|s| (*s).to_owned()).collect(),
             max_transfers: 4,
+            tool_images: std::collections::BTreeMap::default(),
+            restore_image: None,
             lease: crate::leader::LeaseConfig {
                 name: "towline-controller".to_owned(),
                 namespace: None,

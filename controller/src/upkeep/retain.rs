@@ -150,6 +150,13 @@ async fn one(
         let Some(manifest) = manifests.get(&backup.key) else {
             continue;
         };
+        // A restore may have begun to read it meanwhile.
+        if pass
+            .read_by_restores()
+            .contains(&manifest.identity.folder())
+        {
+            continue;
+        }
         // The policy may have been changed, or another process may be in charge by now.
         if !stands(pass, schedule).await? {
             break;

@@ -49,6 +49,7 @@ pub struct BackupJobStatus {
     #[serde(default)]
     pub phase: Phase,
     /// `Complete`, `Failed`, `Progressing`, and `FailureTarget` between the decision to fail and its end.
+    /// `Verified`, once a drill has shown that the backup restores, or that it does not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
@@ -251,5 +252,7 @@ pub const COMPLETE: &str = "Complete";
 pub const FAILED: &str = "Failed";
 /// The job will fail; what is left in the store is seen to first. As batch/v1 Job has it.
 pub const FAILURE_TARGET: &str = "FailureTarget";
+/// A drill has restored the backup; False: it has shown that it does not restore.
+pub const VERIFIED: &str = "Verified";
 /// Something still happens or will.
 pub const PROGRESSING: &str = "Progressing";
