@@ -1,6 +1,7 @@
 //! What the database server is: reached over its socket or over TCP, asked, and left alone.
 
 mod accounts;
+mod checks;
 mod contents;
 mod grants;
 mod info;
@@ -169,6 +170,19 @@ impl Connection {
         })
     }
 
+    fn failed(&self, doing: &'static str, error: mysql_async::Error) -> DatabaseError {
+        match error {
+            mysql_async::Error::Server(error) => DatabaseError::Query {
+                doing,
+                message: error.to_string(),
+            },
+            error => DatabaseError::Unreachable {
+                address: self.address.to_string(),
+                message: error.to_string(),
+            },
+        }
+    }
+
     fn timed_out(&self, doing: &'static str) -> DatabaseError {
         DatabaseError::Timeout {
             address: self.address.to_string(),
@@ -217,14 +231,7 @@ impl Session {
         match answer {
             Err(_) => Err(self.connection.timed_out(doing)),
             Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(mysql_async::Error::Server(error))) => Err(DatabaseError::Query {
-                doing,
-                message: error.to_string(),
-            }),
-            Ok(Err(error)) => Err(DatabaseError::Unreachable {
-                address: self.connection.address.to_string(),
-                message: error.to_string(),
-            }),
+            Ok(Err(error)) => Err(self.connection.failed(doing, error)),
         }
     }
 

@@ -3,6 +3,7 @@
 //! What every way of restoring has in common. A restore refuses what is cut or altered, calls nothing
 //! usable before it is verified, writes once, and never into a place that is not empty.
 
+pub mod checks;
 mod client;
 pub mod compat;
 pub mod drill_server;
@@ -15,6 +16,7 @@ pub mod options;
 pub mod physical;
 mod place;
 pub mod progress;
+mod reading;
 pub mod target;
 pub(crate) mod tools;
 
@@ -22,6 +24,8 @@ pub use error::RestoreError;
 pub use measured::Measured;
 pub use options::{Definers, Events, LogicalOptions};
 pub use progress::{Progress, Stage};
+pub use reading::{Source, prove};
+pub use tools::{same_series, speaks_of_no_space};
 
 use crate::archive::{Metadata, Summary};
 use serde::{Deserialize, Serialize};

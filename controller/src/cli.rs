@@ -5,6 +5,7 @@ mod catalog;
 mod ls;
 mod pki;
 mod restore;
+mod restore_pod;
 mod store;
 mod tls;
 mod verify;
@@ -71,6 +72,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Restore a backup, without a cluster
     Restore(Box<restore::RestoreArgs>),
+    /// What a restore's Job runs
+    #[command(hide = true)]
+    RestorePod(restore_pod::RestorePodArgs),
     /// Make a cluster know of backups that it has forgotten
     Catalog(catalog::CatalogArgs),
     /// Make certificates for agents and controller, as Secrets; run again, it renews them
@@ -86,6 +90,7 @@ impl Cli {
             Command::Ls(args) => args.run().await,
             Command::Verify(args) => args.run().await,
             Command::Restore(args) => args.run().await,
+            Command::RestorePod(args) => args.run().await,
             Command::Catalog(args) => args.run().await,
             Command::Pki(args) => args.run(),
         };

@@ -231,3 +231,56 @@ impl std::fmt::Display for RestoreReason {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::StoreError;
+    use std::io;
+
+    /// What says nothing about the backup does not blame it.
+    #[test]
+    fn only_what_is_wrong_with_the_bytes_blames_the_backup() {
+        let read = |error| RestoreError::Archive(ArchiveError::Read(io::Error::other(error)));
+        let store = StoredError::Store(StoreError::failed("gone"));
+        let damaged = StoredError::Damaged("shorter".to_owned());
+        for (error, reason, blames) in [
+            (ArchiveError::Cut.into(), RestoreReason::BackupDamaged, true),
+            (read(damaged), RestoreReason::BackupDamaged, true),
+            (
+                RestoreError::NotAsStored(String::new()),
+                RestoreReason::BackupDamaged,
+                true,
+            ),
+            (
+                RestoreError::CheckFailed(String::new()),
+                RestoreReason::CheckFailed,
+                true,
+            ),
+            (read(store), RestoreReason::StoreError, false),
+            (
+                RestoreError::Archive(ArchiveError::Read(io::ErrorKind::TimedOut.into())),
+                RestoreReason::StoreError,
+                false,
+            ),
+            (
+                RestoreError::Archive(ArchiveError::Data(io::ErrorKind::BrokenPipe.into())),
+                RestoreReason::ToolFailed,
+                false,
+            ),
+            (
+                ArchiveError::NotForUs.into(),
+                RestoreReason::NotDecryptable,
+                false,
+            ),
+            (
+                ArchiveError::NewerFormat { version: 2 }.into(),
+                RestoreReason::Incompatible,
+                false,
+            ),
+        ] {
+            assert_eq!(RestoreReason::of(&error), reason, "{error}");
+            assert_eq!(reason.blames_backup(), blames, "{error}");
+        }
+    }
+}

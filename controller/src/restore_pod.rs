@@ -1,6 +1,17 @@
 //! What the controller and a restore's pod tell each other. The pod has no rights at the API server: it
 //! gets a plan in a variable of its environment, and leaves a report as its termination message.
 
+mod agent;
+mod drill;
+mod load;
+pub mod progress;
+mod report;
+mod run;
+mod volume;
+
+pub use run::{Pod, run};
+pub use towline_agent::restore::checks::{Check, CheckResult};
+
 use crate::{api::BackupStoreSpec, reason::RestoreReason};
 use serde::{Deserialize, Serialize};
 use towline_agent::{
@@ -33,6 +44,8 @@ pub const DRILL_LOG: &str = "error.log";
 pub const DRILL_SETTINGS: &str = "server.cnf";
 /// Private folder for what tools write for a moment.
 pub const SCRATCH_DIR: &str = "/restore/scratch";
+/// Where kubelet takes the report from.
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Longest report, bytes: kubelet cuts a termination message there.
 pub const MAX_REPORT_BYTES: usize = 4096;
 
@@ -84,27 +97,6 @@ pub enum Task {
         /// The user's checks, after the default ones.
         checks: Vec<Check>,
     },
-}
-
-/// A query whose answer tells whether the data is right.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// One SQL statement that gives one value.
-    pub query: String,
-    /// The value as text; `None`: any, as long as the query succeeds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expect: Option<String>,
-}
-
-/// How a check went.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckResult {
-    /// What was checked: the query, or the name of a default check.
-    pub check: String,
-    /// Whether it is as it should be.
-    pub passed: bool,
-    /// What was found, or why it could not be asked; short.
-    pub found: String,
 }
 
 /// How a pod's container ended, at most [`MAX_REPORT_BYTES`] as JSON.

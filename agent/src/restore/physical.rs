@@ -6,16 +6,14 @@ mod tools;
 
 use super::marker::{self, Marker, State};
 use super::place::place;
+use super::reading::{Reading, Source};
 use super::tools::Tool;
-use super::{Expected, Progress, RestoreError, Restored, Stage};
-use crate::archive::{self, Identities, Metadata, Sink, Verified};
+use super::{Progress, RestoreError, Restored, Stage};
+use crate::archive::{Metadata, Sink, Verified};
 use crate::backup::pipeline::widen;
-use aws_lc_rs::digest::{Context, SHA256};
 use std::io::{self, PipeWriter, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use tokio::process::Command;
 use tokio::sync::oneshot;
@@ -33,19 +31,6 @@ pub struct PhysicalTarget {
     pub scratch: PathBuf,
     /// Memory of the prepare, bytes; `None`: the tool's default.
     pub use_memory: Option<u64>,
-}
-
-/// What is restored.
-pub struct Source<R> {
-    /// The stored bytes of all objects, in order. Where `stop` resolves it is left where it is, so it must
-    /// end soon after by itself.
-    pub archive: R,
-    /// Who opens it, where it is encrypted.
-    pub identities: Identities,
-    /// What the bytes have to be.
-    pub expected: Expected,
-    /// Id that the archive has to have; empty: any.
-    pub backup_id: String,
 }
 
 /// Restores a physical backup. `stop` resolves with the reason when it has to end early.
@@ -69,7 +54,7 @@ pub async fn physical<R: Read + Send + 'static>(
     marker::check_empty(directory)?;
     let total = source.expected.bytes;
     progress.enter(Stage::Extracting, total);
-    let mut reading = Reading::start(source, progress.clone())?;
+    let mut reading = Extracting::start(source, progress.clone())?;
 
     let metadata = tokio::select! {
         why = &mut stop => return Err(RestoreError::Interrupted(why)),
@@ -137,7 +122,7 @@ fn make(directory: &Path) -> Result<(), RestoreError> {
 
 /// Streams the data into the extracting tool. `Ok`: everything has matched, and everything is written.
 async fn extract(
-    reading: &mut Reading,
+    reading: &mut Extracting,
     tools: &Tools,
     directory: &Path,
     stop: &mut (impl Future<Output = String> + Unpin),
@@ -164,7 +149,7 @@ async fn extract(
                 tool.end().await;
                 return Err(RestoreError::Interrupted(why));
             }
-            verdict = reading.verdict() => break verdict,
+            verdict = reading.reading.verdict() => break verdict,
             status = tool.wait(), if ended.is_none() => {
                 let (status, said) = (status?, tool.said().await);
                 if said.no_space.is_some() {
@@ -266,53 +251,29 @@ async fn finish(
     }
 }
 
-/// The archive's reader, on a thread of its own. Dropped, it reads no more.
-struct Reading {
-    stopped: Arc<AtomicBool>,
+/// The archive's reader, which begins with the metadata and waits for a place for the data.
+struct Extracting {
+    reading: Reading,
     metadata: oneshot::Receiver<Metadata>,
     pipe: mpsc::SyncSender<PipeWriter>,
-    verdict: oneshot::Receiver<Result<Verified, RestoreError>>,
 }
 
-impl Reading {
+impl Extracting {
     fn start<R: Read + Send + 'static>(
         source: Source<R>,
         progress: Progress,
     ) -> Result<Self, RestoreError> {
-        let stopped = Arc::new(AtomicBool::new(false));
-        let (tell_metadata, metadata) = oneshot::channel();
-        let (pipe, wait_for_pipe) = mpsc::sync_channel(1);
-        let (tell_verdict, verdict) = oneshot::channel();
+        let (tell, metadata) = oneshot::channel();
+        let (pipe, wait) = mpsc::sync_channel(1);
         let sink = Extraction {
-            backup_id: source.backup_id,
-            other: None,
-            tell: Some(tell_metadata),
-            wait: wait_for_pipe,
+            tell: Some(tell),
+            wait,
             pipe: None,
         };
-        let stored = Stored {
-            archive: source.archive,
-            sum: Context::new(&SHA256),
-            bytes: 0,
-            progress,
-            stopped: Arc::clone(&stopped),
-        };
-        let (identities, expected) = (source.identities, source.expected);
-        // No thread of the runtime's: that would wait for it at its end, and a source may be slow.
-        std::thread::Builder::new()
-            .name("restore".to_owned())
-            .spawn(move || {
-                let _ = tell_verdict.send(read(stored, sink, &identities, &expected));
-            })
-            .map_err(|source| RestoreError::Io {
-                doing: "starting a thread".to_owned(),
-                source,
-            })?;
         Ok(Self {
-            stopped,
+            reading: Reading::start(source, sink, progress)?,
             metadata,
             pipe,
-            verdict,
         })
     }
 
@@ -321,9 +282,12 @@ impl Reading {
         if let Ok(metadata) = (&mut self.metadata).await {
             return Ok(metadata);
         }
-        match self.verdict().await {
+        match self.reading.verdict().await {
             Err(error) => Err(error),
-            Ok(_) => Err(lost()),
+            Ok(_) => Err(RestoreError::Io {
+                doing: "reading the archive".to_owned(),
+                source: io::Error::other("it ended before it began"),
+            }),
         }
     }
 
@@ -332,78 +296,10 @@ impl Reading {
         // If the thread is gone, its verdict says why.
         let _ = self.pipe.send(pipe);
     }
-
-    /// What was read. The tool's input is closed by then.
-    async fn verdict(&mut self) -> Result<Verified, RestoreError> {
-        (&mut self.verdict).await.unwrap_or_else(|_| Err(lost()))
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-}
-
-fn lost() -> RestoreError {
-    RestoreError::Io {
-        doing: "reading the archive".to_owned(),
-        source: io::Error::other("its thread ended without an answer"),
-    }
-}
-
-fn read(
-    mut stored: Stored<impl Read>,
-    mut sink: Extraction,
-    identities: &Identities,
-    expected: &Expected,
-) -> Result<Verified, RestoreError> {
-    let opened = archive::open(identities, &mut stored)?;
-    let read = archive::read(opened, &mut sink);
-    if let Some(id) = sink.other {
-        return Err(RestoreError::NotAsStored(format!(
-            "the archive is of backup {id:?}, the manifest speaks of {:?}: the objects were changed after they were stored; restore another backup",
-            sink.backup_id
-        )));
-    }
-    let verified = read?;
-    let (bytes, sha256) = (stored.bytes, hex::encode(stored.sum.finish()));
-    if (bytes, &sha256) != (expected.bytes, &expected.sha256) {
-        return Err(RestoreError::NotAsStored(format!(
-            "the objects have {bytes} bytes with the SHA-256 {sha256}, the manifest says {} with {}: they were changed after they were stored; restore another backup",
-            expected.bytes, expected.sha256
-        )));
-    }
-    Ok(verified)
-}
-
-/// The stored bytes, counted and digested on their way.
-struct Stored<R> {
-    archive: R,
-    sum: Context,
-    bytes: u64,
-    progress: Progress,
-    stopped: Arc<AtomicBool>,
-}
-
-impl<R: Read> Read for Stored<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stopped.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the restore was ended"));
-        }
-        let read = self.archive.read(buffer)?;
-        self.sum.update(&buffer[..read]);
-        self.bytes += read as u64;
-        self.progress.read(read as u64);
-        Ok(read)
-    }
 }
 
 /// The data's way into the extracting tool.
 struct Extraction {
-    backup_id: String,
-    /// The archive's id, where it is another.
-    other: Option<String>,
     tell: Option<oneshot::Sender<Metadata>>,
     wait: mpsc::Receiver<PipeWriter>,
     /// `None`: the tool takes no more. The rest is read all the same, for the sums say whether it or the
@@ -413,10 +309,6 @@ struct Extraction {
 
 impl Sink for Extraction {
     fn metadata(&mut self, metadata: &Metadata) -> io::Result<()> {
-        if !self.backup_id.is_empty() && self.backup_id != metadata.backup_id {
-            self.other = Some(metadata.backup_id.clone());
-            return Err(io::Error::other("another backup"));
-        }
         let told = self
             .tell
             .take()

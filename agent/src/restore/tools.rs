@@ -2,6 +2,7 @@
 
 use super::RestoreError;
 use crate::backup::process::{Process, describe};
+use crate::backup::tool::series;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -54,7 +55,8 @@ impl Said {
 
 /// Whether a line of a tool or a server says that the disk is full: by the system's words, or by
 /// `ENOSPC`'s number as MySQL and MariaDB print it.
-pub(crate) fn speaks_of_no_space(line: &str) -> bool {
+#[must_use]
+pub fn speaks_of_no_space(line: &str) -> bool {
     let lower = line.to_ascii_lowercase();
     let number = |before: &str| {
         lower.split(before).skip(1).any(|rest| {
@@ -68,6 +70,15 @@ pub(crate) fn speaks_of_no_space(line: &str) -> bool {
         || number("errno: ")
         || number("error number ")
         || number("os errno ")
+}
+
+/// Whether two versions, of servers or tools, are of one release series, as 10.11 or 8.4.
+#[must_use]
+pub fn same_series(one: &str, other: &str) -> bool {
+    match (series(one), series(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => false,
+    }
 }
 
 /// A tool that runs, in a process group of its own.

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod agent;
+mod checks;
 mod encryption;
 mod endings;
 mod faults;

@@ -12,8 +12,8 @@ use tokio::sync::OnceCell;
 use towline_agent::archive::{ArchiveError, ArchiveWriter, Identities, Metadata, Summary, verify};
 use towline_agent::backup::{BackupRequest, Compression, Method};
 use towline_agent::restore::marker::{Marker, State};
-use towline_agent::restore::physical::{PhysicalTarget, Source, physical};
-use towline_agent::restore::{Expected, Progress, RestoreError, Restored, Stage};
+use towline_agent::restore::physical::{PhysicalTarget, physical};
+use towline_agent::restore::{Expected, Progress, RestoreError, Restored, Source, Stage};
 
 const SUMS: &str = "CHECKSUM TABLE shop.orders, shop.legacy EXTENDED";
 

@@ -232,6 +232,14 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Stops it in order; its folder stays.
+    pub(crate) fn stop(mut self) -> tempfile::TempDir {
+        self.sql("SHUTDOWN");
+        self.child.wait().unwrap();
+        let empty = tempfile::tempdir().unwrap();
+        std::mem::replace(&mut self.dir, empty)
+    }
+
     /// Kills it and starts it again, with these arguments.
     pub(crate) fn restart(&mut self, args: &[&str]) {
         self.kill();

@@ -4,6 +4,8 @@ mod directory;
 mod server;
 mod show;
 
+pub(super) use show::Shown;
+
 use super::{
     CliError, Exit,
     store::StoreArgs,

@@ -16,6 +16,7 @@ use crate::{
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use secret::Values;
+use std::collections::BTreeMap;
 
 /// Reads the Secret that a store names and makes its configuration, with what the last probe found.
 ///
@@ -90,6 +91,35 @@ async fn read_secret(
     }
 }
 
+/// The configuration of a store, of a process that works for this store alone: its Secret's keys, where it
+/// has one, are mounted as files. Without one, ambient credentials are used.
+///
+/// # Errors
+/// [`StoreError`] as of [`resolve`]; `NotAllowed` for a file store, which lies with the controller.
+pub fn mounted(
+    spec: &BackupStoreSpec,
+    secret: Option<BTreeMap<String, Vec<u8>>>,
+) -> Result<StoreConfig, StoreError> {
+    let values = secret.map(|data| {
+        let name = spec
+            .credentials_secret_ref
+            .as_ref()
+            .map(|r| r.name.as_str());
+        Values::new(format!("Secret {}", name.unwrap_or_default()), data)
+    });
+    let location = cloud(spec, values.as_ref())?.ok_or_else(|| {
+        problem(
+            StoreError::NOT_ALLOWED,
+            "a file store lies with the controller, where no pod reaches it: restore from it with towline restore".into(),
+        )
+    })?;
+    Ok(StoreConfig {
+        // Whose network this is: that of the namespace that restores.
+        allow_local_addresses: true,
+        ..config_of(spec, location)
+    })
+}
+
 /// The configuration of a store: no request is made.
 fn build(
     config: &Config,
@@ -97,9 +127,11 @@ fn build(
     spec: &BackupStoreSpec,
     secret: Option<&Secret>,
 ) -> Result<StoreConfig, StoreError> {
-    let secret = secret.map(|secret| Values::new(namespace, secret));
-    let cloud = spec.file.is_none();
-    if cloud && secret.is_none() && !config.ambient_credentials_namespaces.contains(namespace) {
+    let secret = secret.map(|secret| Values::of(namespace, secret));
+    if spec.file.is_none()
+        && secret.is_none()
+        && !config.ambient_credentials_namespaces.contains(namespace)
+    {
         return Err(problem(
             StoreError::NOT_ALLOWED,
             format!(
@@ -107,7 +139,24 @@ fn build(
             ),
         ));
     }
-    let secret = secret.as_ref();
+    let location = match cloud(spec, secret.as_ref())? {
+        Some(location) => location,
+        None => folder(config, namespace, spec)?,
+    };
+    Ok(config_of(spec, location))
+}
+
+fn config_of(spec: &BackupStoreSpec, location: Location) -> StoreConfig {
+    StoreConfig {
+        prefix: spec.prefix.clone().unwrap_or_default(),
+        part_size: spec.part_size,
+        max_parts: spec.max_parts,
+        ..StoreConfig::new(location)
+    }
+}
+
+/// Where a store of a cloud is; `None`: it is a folder.
+fn cloud(spec: &BackupStoreSpec, secret: Option<&Values>) -> Result<Option<Location>, StoreError> {
     let location = match (&spec.s3, &spec.gcs, &spec.azure, &spec.file) {
         (Some(s3), None, None, None) => Location::S3(S3Config {
             bucket: s3.bucket.clone(),
@@ -140,29 +189,7 @@ fn build(
             ca_bundle: azure.ca_bundle.clone(),
             credentials: secret.map(Values::azure).transpose()?,
         }),
-        (None, None, None, Some(file)) => {
-            let Some(root) = &config.file_store_root else {
-                return Err(problem(
-                    StoreError::NOT_ALLOWED,
-                    "this controller takes no file stores: use s3, gcs or azure, or have it started with --file-store-root".into(),
-                ));
-            };
-            // The API server has checked this already; a CRD may be older than the controller.
-            if file
-                .path
-                .split('/')
-                .any(|name| matches!(name, "" | "." | ".."))
-            {
-                return Err(problem(
-                    StoreError::NOT_ALLOWED,
-                    "spec.file.path must be a relative path without . or ..".into(),
-                ));
-            }
-            Location::File {
-                root: root.join(namespace).join(&file.path),
-                confined_to: Some(root.clone()),
-            }
-        }
+        (None, None, None, Some(_)) => return Ok(None),
         _ => {
             return Err(problem(
                 StoreError::FAILED,
@@ -170,11 +197,32 @@ fn build(
             ));
         }
     };
-    Ok(StoreConfig {
-        prefix: spec.prefix.clone().unwrap_or_default(),
-        part_size: spec.part_size,
-        max_parts: spec.max_parts,
-        ..StoreConfig::new(location)
+    Ok(Some(location))
+}
+
+/// Where a store that is a folder is.
+fn folder(
+    config: &Config,
+    namespace: &str,
+    spec: &BackupStoreSpec,
+) -> Result<Location, StoreError> {
+    let path = spec.file.as_ref().map_or("", |file| file.path.as_str());
+    let Some(root) = &config.file_store_root else {
+        return Err(problem(
+            StoreError::NOT_ALLOWED,
+            "this controller takes no file stores: use s3, gcs or azure, or have it started with --file-store-root".into(),
+        ));
+    };
+    // The API server has checked this already; a CRD may be older than the controller.
+    if path.split('/').any(|name| matches!(name, "" | "." | "..")) {
+        return Err(problem(
+            StoreError::NOT_ALLOWED,
+            "spec.file.path must be a relative path without . or ..".into(),
+        ));
+    }
+    Ok(Location::File {
+        root: root.join(namespace).join(path),
+        confined_to: Some(root.clone()),
     })
 }
 
@@ -424,6 +472,39 @@ mod tests {
             assert!(error.message.contains(part), "{what}: {error}");
             assert!(!error.message.contains("s3cret"), "{what}: {error}");
         }
+    }
+
+    /// A pod that works for one store has its Secret as files.
+    #[test]
+    fn a_mounted_secret_gives_the_credentials() {
+        let files = |data: &[(&str, &str)]| {
+            let files = data.iter();
+            files
+                .map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec()))
+                .collect()
+        };
+        let keys = [(ACCESS_KEY_ID, "id"), (SECRET_ACCESS_KEY, "key\n")];
+        let built = mounted(&s3(), Some(files(&keys))).unwrap();
+        assert!(built.allow_local_addresses);
+        let Location::S3(location) = built.location else {
+            panic!("not S3")
+        };
+        assert_eq!(location.credentials.unwrap().secret_access_key, "key");
+        let error = mounted(&s3(), Some(files(&keys[..1]))).unwrap_err();
+        assert!(
+            error
+                .message
+                .contains("Secret s3 has no key AWS_SECRET_ACCESS_KEY"),
+            "{error}"
+        );
+        let ambient = spec(serde_json::json!({"s3": {"bucket": "backups"}}));
+        let Location::S3(location) = mounted(&ambient, None).unwrap().location else {
+            panic!("not S3")
+        };
+        assert_eq!(location.credentials, None);
+        let file = spec(serde_json::json!({"file": {"path": "a"}}));
+        let error = mounted(&file, None).unwrap_err();
+        assert!(error.message.contains("towline restore"), "{error}");
     }
 
     /// Ambient credentials are for the namespaces that may have them, whatever the cloud.

@@ -5,4 +5,5 @@
 
 mod directory;
 mod mariadb;
+mod pod;
 mod stored;

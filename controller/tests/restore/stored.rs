@@ -57,12 +57,15 @@ impl Stored {
             position: Default::default(),
             start_time: now,
         };
-        fs::write(
-            folder.join("manifest.json"),
-            serde_json::to_vec(&manifest).unwrap(),
-        )
-        .unwrap();
-        Self { dir, manifest }
+        let stored = Self { dir, manifest };
+        stored.write_manifest();
+        stored
+    }
+
+    pub(crate) fn write_manifest(&self) {
+        let folder = self.dir.path().join(self.manifest.identity.folder());
+        let json = serde_json::to_vec(&self.manifest).unwrap();
+        fs::write(folder.join("manifest.json"), json).unwrap();
     }
 
     pub(crate) fn url(&self) -> String {

@@ -7,9 +7,9 @@ use crate::{
 };
 use std::{path::PathBuf, sync::Arc, time::Instant};
 use towline_agent::restore::{
-    Progress,
+    Progress, Source,
     marker::{Marker, State},
-    physical::{PhysicalTarget, Source, physical},
+    physical::{PhysicalTarget, physical},
 };
 
 pub(super) async fn restore(

@@ -8,6 +8,7 @@ use crate::{
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
+use std::collections::BTreeMap;
 
 pub(super) const ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
 pub(super) const SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
@@ -31,33 +32,36 @@ pub(super) fn keys(spec: &BackupStoreSpec) -> &'static str {
 }
 
 /// The values of a Secret, with errors that name key, Secret and namespace and show no value.
-pub(super) struct Values<'a> {
-    namespace: &'a str,
-    secret: &'a Secret,
+pub(super) struct Values {
+    /// For people: which Secret it is.
+    whose: String,
+    data: BTreeMap<String, Vec<u8>>,
 }
 
-impl<'a> Values<'a> {
-    pub(super) fn new(namespace: &'a str, secret: &'a Secret) -> Self {
-        Self { namespace, secret }
+impl Values {
+    pub(super) fn new(whose: String, data: BTreeMap<String, Vec<u8>>) -> Self {
+        Self { whose, data }
     }
 
-    fn incomplete(&self, why: &str) -> StoreError {
-        problem(
-            "SecretIncomplete",
-            format!(
-                "Secret {} in namespace {} {why}",
-                self.secret.name_any(),
-                self.namespace
-            ),
+    pub(super) fn of(namespace: &str, secret: &Secret) -> Self {
+        let whose = format!("Secret {} in namespace {namespace}", secret.name_any());
+        let data = secret.data.iter().flatten();
+        Self::new(
+            whose,
+            data.map(|(key, value)| (key.clone(), value.0.clone()))
+                .collect(),
         )
     }
 
+    fn incomplete(&self, why: &str) -> StoreError {
+        problem("SecretIncomplete", format!("{} {why}", self.whose))
+    }
+
     fn read(&self, key: &str) -> Result<Option<String>, StoreError> {
-        let data = self.secret.data.as_ref().and_then(|data| data.get(key));
-        let Some(value) = data else {
+        let Some(value) = self.data.get(key) else {
             return Ok(None);
         };
-        let text = std::str::from_utf8(&value.0)
+        let text = std::str::from_utf8(value)
             .map(str::trim)
             .unwrap_or_default();
         // A JSON file has lines; a key has none.
@@ -66,9 +70,8 @@ impl<'a> Values<'a> {
             return Err(problem(
                 "SecretIncomplete",
                 format!(
-                    "key {key} of Secret {} in namespace {} is empty or not plain text: write the key as the store gave it",
-                    self.secret.name_any(),
-                    self.namespace
+                    "key {key} of {} is empty or not plain text: write the key as the store gave it",
+                    self.whose
                 ),
             ));
         }
@@ -95,9 +98,8 @@ impl<'a> Values<'a> {
             return Err(problem(
                 "SecretIncomplete",
                 format!(
-                    "key {SERVICE_ACCOUNT_KEY} of Secret {} in namespace {} is not the JSON file of a service account's key: write that file's content",
-                    self.secret.name_any(),
-                    self.namespace
+                    "key {SERVICE_ACCOUNT_KEY} of {} is not the JSON file of a service account's key: write that file's content",
+                    self.whose
                 ),
             ));
         }

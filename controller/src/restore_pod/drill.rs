@@ -1,0 +1,215 @@
+//! A drill: the first container restores, the second one asks the server that runs on it.
+
+mod server_log;
+
+use super::{
+    Check, DATA_DIR, DRILL_DIR, DRILL_EXITED, DRILL_LOG, DRILL_SETTINGS, DRILL_SOCKET, Plan,
+    Report,
+    run::{Backup, Failed, Pod, Stop},
+    volume,
+};
+use crate::reason::RestoreReason;
+use serde::{Deserialize, Serialize};
+use std::{fs, io, path::PathBuf, time::Duration};
+use towline_agent::{
+    archive::{Metadata, Summary},
+    database::{Address, Connection},
+    restore::{Progress, RestoreError, Stage, checks, drill_server, prove},
+};
+
+/// What the first container tells the second one, in [`DRILL_DIR`].
+const HAND_OVER: &str = "backup.json";
+/// How often the server is asked whether it is up.
+const LOOK: Duration = Duration::from_millis(250);
+/// Longest wait for an answer to whether it is up.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Longest wait for the answer to one question: a large table takes its time to check. The job has a
+/// deadline of its own.
+const QUESTION: Duration = Duration::from_secs(24 * 3600);
+/// How long the exit status of a server that went away may take to be written.
+const EXIT: Duration = Duration::from_secs(20);
+
+/// The archive's own account of itself, proven by the first container.
+#[derive(Serialize, Deserialize)]
+struct HandOver {
+    metadata: Metadata,
+    summary: Summary,
+    bytes: u64,
+}
+
+pub(super) async fn prepare(
+    pod: &Pod,
+    plan: &Plan,
+    use_memory: Option<u64>,
+    progress: &Progress,
+    mut stop: Stop<'_>,
+    report: &mut Report,
+) -> Result<(), Failed> {
+    let backup = Backup::find(pod, plan, &mut stop).await?;
+    let (metadata, summary) = if backup.manifest.method == "physical" {
+        let restored =
+            volume::into_directory(pod, &backup, use_memory, progress, stop, report).await?;
+        (restored.metadata, restored.summary)
+    } else {
+        let proven = prove(backup.source()?, progress, stop).await?;
+        report.bytes = backup.manifest.bytes;
+        report.position = proven.summary.position.clone();
+        (proven.metadata, proven.summary)
+    };
+    let hand_over = HandOver {
+        metadata,
+        summary,
+        bytes: backup.manifest.bytes,
+    };
+    let folder = pod.path(DRILL_DIR);
+    let written = drill_server::write_settings(&pod.path(DATA_DIR), &folder.join(DRILL_SETTINGS))
+        .and_then(|()| Ok(serde_json::to_vec(&hand_over)?))
+        .and_then(|json| fs::write(folder.join(HAND_OVER), json));
+    written.map_err(|error| {
+        let text = format!("{} cannot be written: {error}", folder.display());
+        Failed::new(RestoreReason::PodFailed, text)
+    })
+}
+
+pub(super) async fn check(
+    pod: &Pod,
+    plan: &Plan,
+    user: &[Check],
+    progress: &Progress,
+    mut stop: Stop<'_>,
+    report: &mut Report,
+) -> Result<(), Failed> {
+    let drill = Drill::new(pod)?;
+    let outcome = drill
+        .run(pod, plan, user, progress, &mut stop, report)
+        .await;
+    // The pod ends only when its server does.
+    if let Ok(session) = drill.connection(ANSWER).connect().await {
+        session.shut_down().await;
+    }
+    outcome
+}
+
+/// The server of a drill, and what it was made of.
+struct Drill {
+    folder: PathBuf,
+    hand_over: HandOver,
+}
+
+impl Drill {
+    fn new(pod: &Pod) -> Result<Self, Failed> {
+        let folder = pod.path(DRILL_DIR);
+        let read =
+            fs::read(folder.join(HAND_OVER)).and_then(|json| Ok(serde_json::from_slice(&json)?));
+        let hand_over = read.map_err(|error| {
+            let text = format!("the drill's first container left no {HAND_OVER}: {error}");
+            Failed::new(RestoreReason::PodFailed, text)
+        })?;
+        Ok(Self { folder, hand_over })
+    }
+
+    fn connection(&self, timeout: Duration) -> Connection {
+        Connection {
+            address: Address::Socket(self.folder.join(DRILL_SOCKET)),
+            // It knows no accounts and asks for no password.
+            user: "root".to_owned(),
+            password_file: None,
+            timeout,
+        }
+    }
+
+    async fn run(
+        &self,
+        pod: &Pod,
+        plan: &Plan,
+        user: &[Check],
+        progress: &Progress,
+        stop: &mut Stop<'_>,
+        report: &mut Report,
+    ) -> Result<(), Failed> {
+        let HandOver {
+            metadata,
+            summary,
+            bytes,
+        } = &self.hand_over;
+        report.bytes = *bytes;
+        report.position = summary.position.clone();
+        self.is_up(stop).await?;
+        if metadata.method == "logical" {
+            let backup = Backup::find(pod, plan, stop).await?;
+            let loading = super::load::into_drill(&backup, self.connection(QUESTION), progress);
+            tokio::select! {
+                why = &mut *stop => return Err(Failed::interrupted(why)),
+                loaded = loading => loaded?,
+            }
+        }
+        progress.enter(Stage::Checking, 0);
+        let connection = self.connection(QUESTION);
+        let checked = tokio::select! {
+            why = &mut *stop => return Err(Failed::interrupted(why)),
+            checked = checks::run(&connection, summary, user) => checked,
+        };
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(RestoreError::Database(message)) => return Err(self.went_away(message).await),
+            Err(error) => return Err(error.into()),
+        };
+        report.tables = checked.tables;
+        report.rows = Some(checked.rows);
+        let failure = checked.failure();
+        report.checks = checked.results;
+        match failure {
+            None => Ok(()),
+            Some(failure) => Err(Failed::new(RestoreReason::CheckFailed, failure)),
+        }
+    }
+
+    /// Waits until the server answers, or has ended.
+    async fn is_up(&self, stop: &mut Stop<'_>) -> Result<(), Failed> {
+        let connection = self.connection(ANSWER);
+        loop {
+            if let Some(status) = self.exited() {
+                return Err(self.judge(&status));
+            }
+            match connection.connect().await {
+                Ok(session) => {
+                    session.close().await;
+                    return Ok(());
+                }
+                Err(error) => tracing::debug!(%error, "the drill's server does not answer yet"),
+            }
+            tokio::select! {
+                why = &mut *stop => return Err(Failed::interrupted(why)),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// Why a server does not answer any more.
+    async fn went_away(&self, message: String) -> Failed {
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < EXIT {
+            if let Some(status) = self.exited() {
+                return self.judge(&status);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Failed::new(RestoreReason::PodFailed, message)
+    }
+
+    /// Its exit status, once it has ended.
+    fn exited(&self) -> Option<String> {
+        let text = fs::read_to_string(self.folder.join(DRILL_EXITED)).ok()?;
+        let text = text.trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    fn judge(&self, status: &str) -> Failed {
+        let log = match fs::read(self.folder.join(DRILL_LOG)) {
+            Ok(log) => String::from_utf8_lossy(&log).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => format!("(its log cannot be read: {error})"),
+        };
+        server_log::judge(&self.hand_over.metadata, status, &log)
+    }
+}
