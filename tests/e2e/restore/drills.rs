@@ -26,7 +26,7 @@ async fn nothing_runs(ns: &Namespace) {
         let mut left = Vec::new();
         for kind in ["jobs", "pods", "networkpolicies", "pvc"] {
             left.extend(
-                ns.list(kind, "towline.dev/restore")
+                ns.list(kind, "towline.dev/restore-job-uid")
                     .await
                     .iter()
                     .map(|o| o["metadata"]["name"].to_string()),
@@ -271,7 +271,7 @@ async fn a_schedule_has_its_backups_drilled() {
     set(json!({"verify": {"schedule": "* * * * *", "image": image, "checks": [{"query": "SELECT COUNT(*) FROM shop.orders", "expect": "10000"}]}})).await;
     // The controller dies while the first drill's pod is there.
     eventually_for(Duration::from_secs(300), "a drill's pod", || async {
-        let pods = ns.list("pods", "towline.dev/restore").await;
+        let pods = ns.list("pods", "towline.dev/restore-job-uid").await;
         if pods.is_empty() {
             Err("none".into())
         } else {

@@ -44,9 +44,10 @@ async fn stands_still(proxy: &FaultProxy<'_>) {
 
 /// Name of the pod of a restore.
 async fn pod_of(ns: &Namespace, restore: &str) -> String {
-    let pods = ns
-        .list("pods", &format!("towline.dev/restore={restore}"))
-        .await;
+    let restore = ns.get("rjob", restore).await.unwrap();
+    let uid = restore["metadata"]["uid"].as_str().unwrap();
+    let label = format!("towline.dev/restore-job-uid={uid}");
+    let pods = ns.list("pods", &label).await;
     assert_eq!(pods.len(), 1, "{pods:?}");
     pods[0]["metadata"]["name"].as_str().unwrap().to_owned()
 }
