@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod directory;
+mod logical;
 mod mariadb;
 mod pod;
 mod stored;
