@@ -464,6 +464,23 @@ async fn a_restore_that_is_stopped_leaves_its_mark() {
     drop(writing.join());
 }
 
+/// As a drill's server runs: whoever comes may do everything, and there is no event scheduler.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_accounts() {
+    let backup = Backup::of(&["shop"]).await;
+    let mut target = target();
+    target.restart(&["--skip-grant-tables"]);
+    let options = LogicalOptions {
+        events: Events::Skip,
+        ..some(&[])
+    };
+    backup.restore(&target, &options).await.unwrap();
+    let checksum = "CHECKSUM TABLE shop.big, shop.text EXTENDED";
+    assert_eq!(target.sql(checksum), backup.source.sql(checksum));
+    let error = backup.restore(&target, &options).await.unwrap_err();
+    assert!(matches!(error, RestoreError::TargetNotEmpty(_)), "{error}");
+}
+
 /// Which servers are refused, and the words that say why.
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_are_not_fit() {
