@@ -67,7 +67,11 @@ fn certificates_have_the_same_names_everywhere() {
             assert!(text.lines().any(|l| l.trim() == line), "{sidecar}: {line}");
         }
     }
-    for sample in ["samples/backupjob.yaml", "samples/backupschedule.yaml"] {
+    for sample in [
+        "samples/backupjob.yaml",
+        "samples/backupschedule.yaml",
+        "samples/restorejob-agent.yaml",
+    ] {
         let text = deploy(sample);
         assert!(text.contains("serverName: agent.shop"), "{sample}");
         assert_eq!(

@@ -181,6 +181,56 @@ mod tests {
         }
     }
 
+    /// Every field of `a` is in `b`, with the same value.
+    fn missing(path: &str, a: &serde_json::Value, b: &serde_json::Value, to: &mut Vec<String>) {
+        match (a, b) {
+            (serde_json::Value::Object(a), serde_json::Value::Object(b)) => {
+                for (key, value) in a {
+                    let none = serde_json::Value::Null;
+                    let path = format!("{path}.{key}");
+                    missing(&path, value, b.get(key).unwrap_or(&none), to);
+                }
+            }
+            (serde_json::Value::Array(a), serde_json::Value::Array(b)) if a.len() == b.len() => {
+                for (a, b) in a.iter().zip(b) {
+                    missing(path, a, b, to);
+                }
+            }
+            (a, b) if a == b => {}
+            _ => to.push(path.to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_samples_say_what_the_types_know() {
+        fn read<K: serde::de::DeserializeOwned + Serialize>(text: &str) -> serde_json::Value {
+            serde_json::to_value(serde_norway::from_str::<K>(text).unwrap()).unwrap()
+        }
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples");
+        let mut kinds = std::collections::BTreeSet::new();
+        for file in std::fs::read_dir(dir).unwrap() {
+            let path = file.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            if text.lines().any(|line| line == "---") || text.contains("kind: Secret") {
+                continue;
+            }
+            let sample: serde_json::Value = serde_norway::from_str(&text).unwrap();
+            let kind = sample["kind"].as_str().unwrap().to_owned();
+            let known = match &*kind {
+                "BackupStore" => read::<BackupStore>(&text),
+                "BackupSchedule" => read::<BackupSchedule>(&text),
+                "BackupJob" => read::<BackupJob>(&text),
+                "RestoreJob" => read::<RestoreJob>(&text),
+                other => panic!("{other} in {}", path.display()),
+            };
+            kinds.insert(kind);
+            let mut lost = Vec::new();
+            missing("", &sample, &known, &mut lost);
+            assert!(lost.is_empty(), "{}: {lost:?}", path.display());
+        }
+        assert_eq!(kinds.len(), crds().len(), "{kinds:?}");
+    }
+
     #[test]
     fn the_chart_has_the_crds_of_these_types() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/towline/files/crds");

@@ -322,7 +322,7 @@ mod tests {
         }
     }
 
-    fn store() -> (tempfile::TempDir, Store) {
+    pub(crate) fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(StoreConfig {
             prefix: "p/q".into(),
@@ -337,7 +337,7 @@ mod tests {
         (dir, store)
     }
 
-    fn complete(store: &Store) -> Manifest {
+    pub(crate) fn complete(store: &Store) -> Manifest {
         let job = identity();
         let key = format!("{}/backup.tar.zst", job.attempt_folder(store, 1).unwrap());
         Manifest {

@@ -27,6 +27,7 @@ type PhaseAndReason = (&'static str, &'static str);
 #[derive(Debug)]
 pub struct Metrics {
     schedule_last_success: IntGaugeVec,
+    schedule_last_verified: IntGaugeVec,
     schedule_next_run: IntGaugeVec,
     schedule_last_bytes: IntGaugeVec,
     schedule_last_duration: GaugeVec,
@@ -68,6 +69,8 @@ pub struct Metrics {
 pub struct ScheduleMetrics {
     /// Of the last success, seconds since the epoch.
     pub last_success: Option<i64>,
+    /// Of the last drill that restored a backup, seconds since the epoch.
+    pub last_verified: Option<i64>,
     /// Of the next run, seconds since the epoch.
     pub next_run: Option<i64>,
     /// Size of the newest backup.
@@ -148,6 +151,11 @@ impl Metrics {
             schedule_last_success: int_gauges(
                 "towline_schedule_last_success_timestamp_seconds",
                 "When a job of the schedule last succeeded, seconds since the epoch.",
+                &SCHEDULE,
+            )?,
+            schedule_last_verified: int_gauges(
+                "towline_schedule_last_verified_timestamp_seconds",
+                "When a drill last restored a backup of the schedule, seconds since the epoch.",
                 &SCHEDULE,
             )?,
             schedule_next_run: int_gauges(
@@ -277,6 +285,7 @@ impl Metrics {
             None => drop(metric.remove_label_values(&labels)),
         };
         set(&self.schedule_last_success, now.last_success);
+        set(&self.schedule_last_verified, now.last_verified);
         set(&self.schedule_next_run, now.next_run);
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         set(&self.schedule_last_bytes, now.last_bytes.map(number));
@@ -319,6 +328,7 @@ impl Metrics {
         let labels = [namespace, name];
         for metric in [
             &self.schedule_last_success,
+            &self.schedule_last_verified,
             &self.schedule_next_run,
             &self.schedule_last_bytes,
             &self.schedule_failures,

@@ -283,4 +283,21 @@ mod tests {
             assert_eq!(reason.blames_backup(), blames, "{error}");
         }
     }
+
+    #[test]
+    fn the_document_has_every_reason() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reasons.md");
+        let document = std::fs::read_to_string(file).unwrap();
+        let (backups, restores) = document.split_once("## Restores and drills").unwrap();
+        let rows = |text: &str| -> Vec<String> {
+            let first = text.lines().filter_map(|line| line.strip_prefix("| "));
+            let first = first.filter_map(|line| line.split(" |").next());
+            first
+                .flat_map(|cell| cell.split(", ").map(str::to_owned).collect::<Vec<_>>())
+                .filter(|word| word != "reason")
+                .collect()
+        };
+        assert_eq!(rows(backups), FailureReason::ALL.map(|r| r.to_string()));
+        assert_eq!(rows(restores), RestoreReason::ALL.map(|r| r.to_string()));
+    }
 }

@@ -328,6 +328,7 @@ impl Subject<'_> {
             kind: self.kind(),
             job: job.as_ref(),
             pod: pod.as_ref(),
+            had_pod: status.pod.is_some(),
             waiting_since: status.waiting_since.map(|t| t.0),
             over: plan::is_over(&self.job.spec, &self.status(), self.now),
             now: self.now,

@@ -16,7 +16,7 @@ use crate::{
     store,
     upkeep::{self, Upkeep},
 };
-use drive::{drive, requests, watch, when_filled};
+use drive::{Watched, drive, requests, watch, when_filled};
 use futures::{StreamExt as _, channel::mpsc, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt, core::DynamicObject, runtime::reflector::ObjectRef};
@@ -214,17 +214,10 @@ fn watch_scope(
     parts.spawn(when_filled(schedules.clone(), readiness.clone()));
     parts.spawn(when_filled(restores.clone(), readiness.clone()));
 
-    // A job that changes is its schedule's business too.
-    let job_events = job_events.inspect(move |event| {
-        if let Ok(Guard { 0: Ok(job) }) = event
-            && let Some(schedule) = schedule_of(job)
-        {
-            let schedule =
-                ObjectRef::new(&schedule.name).within(&job.namespace().unwrap_or_default());
-            // The receiver lives as long as the process.
-            drop(owner.unbounded_send(schedule));
-        }
-    });
+    // A job or a drill that changes is its schedule's business too.
+    let owner_of_drill = owner.clone();
+    let job_events = job_events.inspect(move |event| call_schedule(event, &owner));
+    let restore_events = restore_events.inspect(move |event| call_schedule(event, &owner_of_drill));
     let forget_job = {
         let transfers = context.transfers.clone();
         move |gone: &ObjectRef<DynamicObject>| {
@@ -285,4 +278,18 @@ fn watch_scope(
         schedule::reconcile,
         forget_schedule,
     ));
+}
+
+/// Has the schedule reconciled that owns what has changed.
+fn call_schedule<K: ResourceExt>(
+    event: &Watched<K>,
+    owner: &mpsc::UnboundedSender<ObjectRef<Guard<BackupSchedule>>>,
+) {
+    if let Ok(Guard { 0: Ok(object) }) = event
+        && let Some(schedule) = schedule_of(object)
+    {
+        let namespace = object.namespace().unwrap_or_default();
+        // The receiver lives as long as the process.
+        drop(owner.unbounded_send(ObjectRef::new(&schedule.name).within(&namespace)));
+    }
 }

@@ -1,16 +1,18 @@
 //! The `BackupSchedule` reconciler: observe, plan, act.
 
 pub mod calendar;
+mod drills;
 pub mod due;
 pub mod overdue;
 pub mod plan;
+pub mod verify;
 
 use crate::{
     api::{
         ANNOTATION_SCHEDULED_AT, BackupJob, BackupSchedule, BackupScheduleStatus, LABEL_SCHEDULE,
         conditions,
         job::Phase,
-        schedule::{ActiveJob, OVERDUE, READY, RETAINED},
+        schedule::{ActiveJob, OVERDUE, READY, RETAINED, VERIFIED},
     },
     context::{Context, Guard},
     error::Error,
@@ -19,6 +21,7 @@ use crate::{
 };
 use due::Due;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams, PostParams},
@@ -141,6 +144,7 @@ async fn act(
 ) -> Result<Action, Error> {
     let name = schedule.name_any();
     let mut status = plan.status;
+    let drills = plan_drills(context, namespace, schedule, &mut status).await?;
     for (job, uid) in plan.cancel {
         cancel_job(context, namespace, schedule, &job, &uid).await?;
     }
@@ -167,6 +171,9 @@ async fn act(
             .await?;
     }
     tell_conditions(context, schedule, &status).await;
+    for (drill, uid) in &drills.delete {
+        drills::delete(context, namespace, drill, uid).await?;
+    }
     if retention_is_new(schedule, &status) {
         let store = schedule.spec.job_template.spec.store_name();
         context.upkeep.wake(namespace, store);
@@ -183,7 +190,7 @@ async fn act(
     context
         .metrics
         .schedule(namespace, &name, &metrics(schedule, &status, jobs));
-    Ok(match plan.wake {
+    Ok(match plan.wake.into_iter().chain(drills.wake).min() {
         None => Action::await_change(),
         Some(wake) => {
             let sleep =
@@ -191,6 +198,35 @@ async fn act(
             Action::requeue(sleep.clamp(Duration::from_millis(1), LONGEST_SLEEP))
         }
     })
+}
+
+/// Plans the drills into the status, and creates the one that is due. Its name is made from its due time,
+/// so it is neither lost nor doubled.
+async fn plan_drills(
+    context: &Context,
+    namespace: &str,
+    schedule: &BackupSchedule,
+    status: &mut BackupScheduleStatus,
+) -> Result<verify::Plan, Error> {
+    context.restores.filled().await;
+    let owned = drills::observe(context, namespace, schedule);
+    let observed = verify::Observed {
+        spec: &schedule.spec,
+        generation: schedule.metadata.generation,
+        drills: &owned,
+        now: Timestamp::now(),
+    };
+    let plan = verify::plan(&observed, status);
+    if let Some(due) = plan.create {
+        // The cache may lag behind our own last write.
+        let last = schedule.status.as_ref();
+        let last = last.and_then(|s| s.last_verify_schedule_time.as_ref());
+        if last.is_none_or(|last| last.0 < due) {
+            drills::create(context, namespace, schedule, due).await?;
+        }
+        status.last_verify_schedule_time = Some(Time(due));
+    }
+    Ok(plan)
 }
 
 /// Whether no pass has followed this retention, or its absence, yet.
@@ -307,7 +343,11 @@ async fn tell_conditions(
     schedule: &BackupSchedule,
     status: &BackupScheduleStatus,
 ) {
-    for (type_, bad, action) in [(READY, "False", "Plan"), (OVERDUE, "True", "Watch")] {
+    for (type_, bad, action) in [
+        (READY, "False", "Plan"),
+        (OVERDUE, "True", "Watch"),
+        (VERIFIED, "False", "Verify"),
+    ] {
         let before = schedule
             .status
             .as_ref()
@@ -315,7 +355,9 @@ async fn tell_conditions(
             .filter(|c| c.status == bad);
         if let Some(now) = conditions::get(&status.conditions, type_)
             && now.status == bad
-            && before.map(|c| &c.reason) != Some(&now.reason)
+            && before.is_none_or(|c| {
+                c.reason != now.reason || (type_ == VERIFIED && c.message != now.message)
+            })
         {
             context
                 .report
@@ -343,6 +385,7 @@ fn metrics(
             .last_successful_time
             .as_ref()
             .map(|t| t.0.as_second()),
+        last_verified: status.last_verified_time.as_ref().map(|t| t.0.as_second()),
         next_run: status.next_schedule_time.as_ref().map(|t| t.0.as_second()),
         last_bytes: newest.and_then(|s| s.bytes),
         last_duration: duration,

@@ -9,7 +9,7 @@ pub mod sweep;
 
 use crate::{
     api::{BackupStore, conditions, store::READY},
-    catalog::{self, Folder, Known, Outcome},
+    catalog::{self, Folder, Known, Outcome, Verdict},
     context::{Context, Guard},
     error::Error,
     job::record::human_bytes,
@@ -225,19 +225,19 @@ impl Pass<'_> {
         let read = self.read_by_restores();
         let manifests = folders
             .iter()
-            .filter_map(|folder| folder.manifest.as_ref()?.as_ref().ok());
+            .filter_map(|folder| Some((folder.manifest.as_ref()?.as_ref().ok()?, folder.verdict)));
         manifests
-            .filter(|m| {
+            .filter(|(m, _)| {
                 m.outcome == Outcome::Complete && *m.identity.cluster_id == *self.context.cluster_id
             })
-            .filter_map(|m| {
+            .filter_map(|(m, verdict)| {
                 Some(Backup {
                     key: m.key(store).ok()?,
                     cluster_id: m.identity.cluster_id.clone(),
                     schedule_uid: m.identity.schedule_uid.clone(),
                     time: m.identity.created,
                     bytes: m.bytes,
-                    good: true,
+                    good: verdict != Some(Verdict::Failed),
                     in_use: open.contains(&m.identity.job_uid)
                         || read.contains(&m.identity.folder()),
                 })

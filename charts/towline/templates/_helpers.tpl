@@ -34,12 +34,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toYaml (mergeOverwrite $default (deepCopy .Values.resources)) }}
 {{- end }}
 
-{{- /* SERIES=IMAGE of each tool image; without a tag it has the chart's own version. */ -}}
+{{- /* SERIES=IMAGE of each tool image; without a tag it is VERSION-SERIES. */ -}}
 {{- define "towline.toolImages" -}}
 {{- $images := list -}}
 {{- range $series, $image := .Values.toolImages }}
 {{- if $image }}
-{{- if not (regexMatch "(@|:[^/]+$)" $image) }}{{ $image = printf "%s:%s" $image $.Chart.AppVersion }}{{ end }}
+{{- if not (regexMatch "(@|:[^/]+$)" $image) }}{{ $image = printf "%s:%s-%s" $image $.Chart.AppVersion $series }}{{ end }}
 {{- $images = append $images (printf "%s=%s" $series $image) }}
 {{- end }}
 {{- end }}

@@ -98,6 +98,28 @@ pub struct RestoreJobSpec {
 }
 
 impl RestoreJobSpec {
+    /// With all else as it is by default.
+    #[must_use]
+    pub fn new(from: RestoreFrom, to: RestoreTo) -> Self {
+        Self {
+            from,
+            to,
+            checks: Vec::new(),
+            decryption: None,
+            databases: None,
+            include_users: None,
+            gtid_purged: None,
+            binary_log: None,
+            routines: None,
+            triggers: None,
+            events: None,
+            definers: None,
+            service_account_name: None,
+            active_deadline_seconds: default_deadline(),
+            ttl_seconds_after_finished: None,
+        }
+    }
+
     /// What of a logical backup is restored, and how.
     #[must_use]
     pub fn logical_options(&self) -> LogicalOptions {
@@ -120,7 +142,7 @@ fn default_deadline() -> u32 {
 }
 
 /// Which backup: exactly one of its fields.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.backupJobRef), has(self.store), has(self.latest)].filter(x, x).size() == 1").message("set exactly one of backupJobRef, store and latest"))]
 pub struct RestoreFrom {

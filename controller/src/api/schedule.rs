@@ -1,8 +1,10 @@
 //! `BackupSchedule`: when backups are made.
 
 mod retention;
+mod verify;
 
 pub use retention::Retention;
+pub use verify::Verify;
 
 use super::BackupJobSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -29,6 +31,7 @@ use std::collections::BTreeMap;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Overdue", type_ = "string", json_path = ".status.conditions[?(@.type==\"Overdue\")].status"),
     printcolumn(name = "Last Success", type_ = "date", json_path = ".status.lastSuccessfulTime"),
+    printcolumn(name = "Verified", type_ = "string", json_path = ".status.conditions[?(@.type==\"Verified\")].status"),
     printcolumn(name = "Failures", type_ = "integer", json_path = ".status.consecutiveFailures"),
     printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduleTime"),
     printcolumn(name = "Backups", type_ = "integer", json_path = ".status.backups"),
@@ -37,6 +40,7 @@ use std::collections::BTreeMap;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Time Zone", type_ = "string", json_path = ".spec.timeZone", priority = 1),
     printcolumn(name = "Store", type_ = "string", json_path = ".spec.jobTemplate.spec.storeRef.name", priority = 1),
+    printcolumn(name = "Last Verified", type_ = "date", json_path = ".status.lastVerifiedTime", priority = 1),
     printcolumn(name = "Last Run", type_ = "date", json_path = ".status.lastScheduleTime", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
@@ -73,6 +77,10 @@ pub struct BackupScheduleSpec {
     /// Which of this schedule's backups are kept in the store; the others are deleted. Absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// Drills: the newest backup is restored into a server that is thrown away, at times of its own.
+    /// Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
     /// How many succeeded BackupJobs of this schedule are kept. What is in the bucket stays.
     #[serde(default = "default_history_limit")]
     #[schemars(range(min = 0, max = 1000))]
@@ -139,7 +147,8 @@ pub struct TemplateMetadata {
 pub struct BackupScheduleStatus {
     /// `Ready`: the schedule is understood and the next time is known. `Failing`: the last job failed.
     /// `Overdue`: no backup has succeeded within twice the schedule's interval.
-    /// `Retained`: only what `spec.retention` keeps is in the store.
+    /// `Retained`: only what `spec.retention` keeps is in the store. `Verified`: the newest drill that said
+    /// anything about its backup has restored it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
@@ -152,6 +161,12 @@ pub struct BackupScheduleStatus {
     /// When a job of this schedule last succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_successful_time: Option<Time>,
+    /// When a drill last restored a backup of this schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verified_time: Option<Time>,
+    /// The latest due time of drills that was taken care of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verify_schedule_time: Option<Time>,
     /// Jobs that have not ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
@@ -187,6 +202,9 @@ pub struct ActiveJob {
 pub const READY: &str = "Ready";
 /// What `spec.retention` says was done; False: it could not be. Absent without `spec.retention`.
 pub const RETAINED: &str = "Retained";
+/// A drill has restored the newest backup that it was given; False: that backup is at fault. Absent before
+/// the first that said anything about its backup.
+pub const VERIFIED: &str = "Verified";
 /// The last job failed.
 pub const FAILING: &str = "Failing";
 /// No backup has succeeded within twice the schedule's interval.

@@ -1,6 +1,6 @@
 //! Everything under a namespace of a store, sorted by job: one listing, and the manifests read.
 
-use super::{MAX_BYTES, Manifest};
+use super::{MAX_BYTES, Manifest, Proof, Verdict};
 use crate::storage::{Store, StoreError};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
@@ -31,6 +31,8 @@ pub struct Folder {
     pub manifest: Option<Result<Arc<Manifest>, StoreError>>,
     /// The attempts that have left anything, by number.
     pub attempts: BTreeMap<u32, Attempt>,
+    /// What the newest drill said of the backup; `None`: there was none, or its proof cannot be read.
+    pub verdict: Option<Verdict>,
 }
 
 /// What one attempt has left.
@@ -42,9 +44,13 @@ pub struct Attempt {
     pub newest: Timestamp,
 }
 
-/// Manifests that were read before. They never change, so a listing tells whether one is still the same.
+/// Manifests and proofs that were read before. They never change, so a listing tells whether one is still
+/// the same.
 #[derive(Debug, Default)]
-pub struct Known(HashMap<Path, (Version, Arc<Manifest>)>);
+pub struct Known {
+    manifests: HashMap<Path, (Version, Arc<Manifest>)>,
+    verdicts: HashMap<Path, (Version, Verdict)>,
+}
 
 /// Time, size and tag of an object.
 type Version = (i64, u64, Option<String>);
@@ -88,11 +94,15 @@ pub async fn survey(
     known: &mut Known,
 ) -> Result<Vec<Folder>, StoreError> {
     let root = store.key(namespace)?;
-    let (mut folders, manifests) = sort(&root, store.list(&root).await?);
+    let Sorted {
+        mut folders,
+        manifests,
+        proofs,
+    } = sort(&root, store.list(&root).await?);
     let mut seen = HashMap::with_capacity(manifests.len());
     let mut unread = Vec::new();
     for meta in manifests {
-        match known.0.remove(&meta.location) {
+        match known.manifests.remove(&meta.location) {
             Some((of, manifest)) if of == version(&meta) => {
                 seen.insert(meta.location, (of, manifest));
             }
@@ -132,15 +142,67 @@ pub async fn survey(
             folder.manifest = Some(Ok(Arc::clone(manifest)));
         }
     }
-    known.0 = seen;
+    known.manifests = seen;
+    let verdicts = read_verdicts(store, proofs, &mut known.verdicts).await;
+    for (folder, verdict) in verdicts {
+        if let Some(folder) = folders.get_mut(&folder) {
+            folder.verdict = Some(verdict);
+        }
+    }
     Ok(folders.into_values().collect())
 }
 
-/// Sorts a listing by job; gives the manifests apart.
-fn sort(root: &Path, listed: Vec<ObjectMeta>) -> (BTreeMap<Path, Folder>, Vec<ObjectMeta>) {
+/// Reads the newest proof of each folder. One that cannot be read hides nothing else: it is as if it were
+/// not there.
+async fn read_verdicts(
+    store: &Store,
+    proofs: BTreeMap<Path, ObjectMeta>,
+    known: &mut HashMap<Path, (Version, Verdict)>,
+) -> Vec<(Path, Verdict)> {
+    let before = std::mem::take(known);
+    let read: Vec<_> = stream::iter(proofs)
+        .map(|(folder, meta)| {
+            let of = version(&meta);
+            let seen = before.get(&meta.location).filter(|(known, _)| *known == of);
+            let seen = seen.map(|(_, verdict)| *verdict);
+            async move {
+                let verdict = match seen {
+                    Some(verdict) => Some(verdict),
+                    None => match Proof::read(store, &meta.location).await {
+                        Ok(proof) => proof.map(|proof| proof.result),
+                        Err(error) => {
+                            tracing::warn!(key = %meta.location, %error, "a drill's proof cannot be read");
+                            None
+                        }
+                    },
+                };
+                Some((folder, meta.location, of, verdict?))
+            }
+        })
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    let mut verdicts = Vec::new();
+    for (folder, key, of, verdict) in read.into_iter().flatten() {
+        known.insert(key, (of, verdict));
+        verdicts.push((folder, verdict));
+    }
+    verdicts
+}
+
+/// A listing, sorted by job.
+struct Sorted {
+    folders: BTreeMap<Path, Folder>,
+    manifests: Vec<ObjectMeta>,
+    /// The newest of each folder: their names are times.
+    proofs: BTreeMap<Path, ObjectMeta>,
+}
+
+fn sort(root: &Path, listed: Vec<ObjectMeta>) -> Sorted {
     let depth = root.parts().count();
     let mut folders: BTreeMap<Path, Folder> = BTreeMap::new();
     let mut manifests = Vec::new();
+    let mut proofs: BTreeMap<Path, ObjectMeta> = BTreeMap::new();
     for meta in listed {
         let inside: Vec<String> = meta
             .location
@@ -153,11 +215,18 @@ fn sort(root: &Path, listed: Vec<ObjectMeta>) -> (BTreeMap<Path, Folder>, Vec<Ob
             key: key.clone(),
             manifest: None,
             attempts: BTreeMap::new(),
+            verdict: None,
         };
         match inside.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["manifest.json"] => {
                 folders.entry(key.clone()).or_insert_with(folder);
                 manifests.push(meta);
+            }
+            ["verified", _] => {
+                let newest = proofs.entry(key.clone()).or_insert_with(|| meta.clone());
+                if newest.location < meta.location {
+                    *newest = meta;
+                }
             }
             [number, name] => {
                 // As we write it: `01` is nobody's attempt.
@@ -181,5 +250,9 @@ fn sort(root: &Path, listed: Vec<ObjectMeta>) -> (BTreeMap<Path, Folder>, Vec<Ob
             _ => {}
         }
     }
-    (folders, manifests)
+    Sorted {
+        folders,
+        manifests,
+        proofs,
+    }
 }

@@ -45,6 +45,8 @@ pub(super) struct Observed<'a> {
     pub(super) job: Option<&'a Job>,
     /// Its pod.
     pub(super) pod: Option<&'a Pod>,
+    /// Whether it was ever seen to have one.
+    pub(super) had_pod: bool,
     /// Since when the pod cannot go on.
     pub(super) waiting_since: Option<Timestamp>,
     /// Whether the restore's deadline is over.
@@ -124,7 +126,7 @@ pub(super) fn look(observed: &Observed<'_>) -> Seen {
 fn without_pod(observed: &Observed<'_>, job: &Job) -> Seen {
     let name = job.name_any();
     let finished = job_condition(job, "Complete") || job_condition(job, "Failed");
-    if finished {
+    if finished || observed.had_pod {
         let message = "its pod was deleted before its report was read";
         return Seen::Ended(Box::new(interrupted(observed.kind, message)));
     }

@@ -30,8 +30,11 @@ pub const SERVER: &str = "server";
 pub const CHECK: &str = "check";
 /// Exit status of a drill's server that could not make an empty data directory.
 pub const NOT_INITIALISED: i32 = 70;
-/// Label of everything that belongs to a restore: the uid of its RestoreJob.
-pub const LABEL_UID: &str = "towline.dev/restore-job-uid";
+/// Label of everything that belongs to a restore: the name of its RestoreJob; of one that is too long for
+/// a label, the name of its Job.
+pub const LABEL: &str = "towline.dev/restore";
+/// The same, by which it is found: the uid of its RestoreJob.
+pub const LABEL_UID: &str = "towline.dev/restore-uid";
 
 /// User and group of the images of MariaDB and MySQL.
 const SERVER_ID: i64 = 999;
@@ -149,6 +152,7 @@ impl Order<'_> {
         json!({
             "app.kubernetes.io/name": "towline-restore",
             "app.kubernetes.io/managed-by": "towline",
+            LABEL: if self.owner.name.len() > 63 { self.job } else { &self.owner.name },
             LABEL_UID: self.uid,
         })
     }

@@ -20,12 +20,10 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Resource, ResourceExt, api::ListParams};
 use std::{collections::BTreeMap, time::Duration};
-use towline_agent::protocol::info::Info;
+use towline_agent::protocol::{CAPABILITY_RESTORE, info::Info};
 
 /// How long the agent has to say what its server is.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-/// What an agent names that takes restores.
-const CAPABILITY: &str = "restore";
 
 /// What came of it.
 pub(super) enum Prepared {
@@ -325,7 +323,7 @@ fn of_agent(reason: FailureReason) -> RestoreReason {
 
 /// Whether an agent takes this backup, as far as it tells of itself.
 fn takes(info: &Info, who: &str, backup: &RestoredBackup) -> Result<(), Refusal> {
-    if !info.can(CAPABILITY) {
+    if !info.can(CAPABILITY_RESTORE) {
         return Err(Refusal::new(
             RestoreReason::TargetRefused,
             format!(

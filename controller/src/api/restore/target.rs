@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Where a restore goes: exactly one of its fields.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.agent), has(self.persistentVolumeClaim), has(self.drill)].filter(x, x).size() == 1").message("set exactly one of agent, persistentVolumeClaim and drill"))]
 pub struct RestoreTo {

@@ -35,6 +35,7 @@ fn see(kind: Kind, job: Option<&Job>, pod: Option<&Pod>, now: i64) -> Seen {
         kind,
         job,
         pod,
+        had_pod: false,
         waiting_since: Some(t(0)),
         over: false,
         now: t(now),
@@ -314,6 +315,29 @@ fn without_a_pod_the_job_tells() {
 }
 
 #[test]
+fn a_pod_that_was_there_and_is_not_any_more_was_ended() {
+    let job = job(json!([]));
+    for (had_pod, reason) in [
+        (true, RestoreReason::Interrupted),
+        (false, RestoreReason::PodFailed),
+    ] {
+        let seen = look(&Observed {
+            kind: Kind::Volume,
+            job: Some(&job),
+            pod: None,
+            had_pod,
+            waiting_since: None,
+            over: false,
+            now: t(500),
+        });
+        let Seen::Ended(outcome) = seen else {
+            panic!("{seen:?}");
+        };
+        assert_eq!(outcome.reason, Some(reason));
+    }
+}
+
+#[test]
 fn after_the_deadline_only_a_report_counts() {
     let job = job(json!([]));
     let at_end = |pod: &Pod| {
@@ -321,6 +345,7 @@ fn after_the_deadline_only_a_report_counts() {
             kind: Kind::Volume,
             job: Some(&job),
             pod: Some(pod),
+            had_pod: true,
             waiting_since: None,
             over: true,
             now: t(60),

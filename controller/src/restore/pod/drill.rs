@@ -60,11 +60,14 @@ impl Order<'_> {
             None => empty_dir("data", &size),
             Some(class) => json!({
                 "name": "data",
-                "ephemeral": {"volumeClaimTemplate": {"spec": {
-                    "accessModes": ["ReadWriteOnce"],
-                    "storageClassName": class,
-                    "resources": {"requests": {"storage": size}},
-                }}},
+                "ephemeral": {"volumeClaimTemplate": {
+                    "metadata": {"labels": self.labels()},
+                    "spec": {
+                        "accessModes": ["ReadWriteOnce"],
+                        "storageClassName": class,
+                        "resources": {"requests": {"storage": size}},
+                    },
+                }},
             }),
         };
         Ok([data, empty_dir("drill", "1Gi"), empty_dir("tmp", "2Gi")])

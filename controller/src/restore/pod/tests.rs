@@ -367,7 +367,9 @@ fn a_drill_has_a_server_of_its_own_that_starts_from_what_was_restored() {
             .iter()
             .find(|v| v["name"] == "data")
             .unwrap();
-        let claim = &data["ephemeral"]["volumeClaimTemplate"]["spec"];
+        let template = &data["ephemeral"]["volumeClaimTemplate"];
+        assert_eq!(template["metadata"]["labels"][LABEL], "r");
+        let claim = &template["spec"];
         assert_eq!(
             (
                 &claim["storageClassName"],

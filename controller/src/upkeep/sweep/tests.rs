@@ -157,6 +157,7 @@ fn what_is_done_about_a_folder() {
         ),
     ] {
         let folder = Folder {
+            verdict: None,
             key: "p/ns/job/x".into(),
             manifest,
             attempts: attempts
