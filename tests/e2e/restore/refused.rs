@@ -80,14 +80,20 @@ async fn a_full_volume_says_so() {
         );
         return ns.delete().await;
     }
-    let (_db, _bucket, _job) = backed_up(&ns, &json!({"method": "physical"})).await;
-    let volume = Tmpfs::mount("24m").await;
+    ns.install_controller(&[]).await;
+    let db = Database::mariadb(&ns, "source").await;
+    db.load_bulk().await;
+    ns.ready_store().await;
+    ns.job("backup", db.app(), json!({"method": "physical"}))
+        .await;
+    ns.job_ends("backup", "Succeeded").await;
+    let volume = Tmpfs::mount("40m").await;
     let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": ns.name, "labels": {"towline.dev/e2e": "true"}},
-         "spec": {"capacity": {"storage": "24Mi"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
+         "spec": {"capacity": {"storage": "40Mi"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
                   "storageClassName": "", "hostPath": {"path": volume.path()}}},
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "small"},
-         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": ns.name, "resources": {"requests": {"storage": "24Mi"}}}},
+         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": ns.name, "resources": {"requests": {"storage": "40Mi"}}}},
     ]});
     ns.apply(&objects.to_string()).await;
     ns.restore_into("restore", "backup", "small", &json!({}))
