@@ -136,7 +136,9 @@ fn without_pod(observed: &Observed<'_>, job: &Job) -> Seen {
         return Seen::Ended(Box::new(Outcome::failed(
             RestoreReason::PodFailed,
             Some(false),
-            format!("no pod was created for Job {name}: kubectl describe job {name} says why"),
+            format!(
+                "no pod was created for Job {name}: kubectl get events --field-selector involvedObject.name={name} says why"
+            ),
         )));
     }
     Seen::Waiting("its pod is about to be created".to_owned())
@@ -154,7 +156,8 @@ fn going(observed: &Observed<'_>, pod: &Pod) -> Seen {
     let begun = statuses(pod, RESTORE).any(|s| began(s.state.as_ref()));
     let written = (!begun || observed.kind == Kind::Drill).then_some(false);
     let name = pod.name_any();
-    let message = format!("{why}; see kubectl describe pod {name}");
+    let message =
+        format!("{why}; kubectl get events --field-selector involvedObject.name={name} has more");
     Seen::Ended(Box::new(Outcome::failed(
         RestoreReason::PodFailed,
         written,
@@ -291,12 +294,16 @@ fn without_report(
                 "container {container} ended with status {code} and left no report: its image carries another version of towline than the controller's"
             ),
         ),
-        code => interrupted(
-            kind,
-            &format!(
-                "container {container} ended with status {code} and left no report: kubectl logs {name} -c {container} may say why"
-            ),
-        ),
+        code => {
+            // Of a drill nothing stays.
+            let more = match kind {
+                Kind::Drill => String::new(),
+                _ => format!(": kubectl logs {name} -c {container} may say why"),
+            };
+            let message =
+                format!("container {container} ended with status {code} and left no report{more}");
+            interrupted(kind, &message)
+        }
     }
 }
 

@@ -77,7 +77,11 @@ impl Subject<'_> {
                 return Ok(Found::Later(RestoreReason::StoreError, message));
             }
         };
-        let backup = describe(&place.store, &manifest);
+        let mut backup = describe(&place.store, &manifest);
+        // The record of an imported backup may have another name than the job that made it.
+        if let Some(reference) = &self.job.spec.from.backup_job_ref {
+            backup.backup_job.clone_from(&reference.name);
+        }
         Ok(match check(&self.job.spec, &backup) {
             Ok(()) => Found::Backup(Box::new(backup)),
             Err(refusal) => refusal.into(),
