@@ -1,6 +1,7 @@
 //! The `RestoreJob` reconciler: observe, plan, act. The data moves in a Job of its own, which has no
 //! rights here: it is made once, looked at, and its report is believed.
 
+mod create;
 mod outcome;
 pub mod plan;
 pub mod pod;
@@ -10,6 +11,7 @@ mod record;
 mod resolve;
 pub mod series;
 mod target;
+mod tidy;
 
 use crate::{
     api::{
@@ -21,10 +23,10 @@ use crate::{
     reason::RestoreReason,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod, networking::v1::NetworkPolicy};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams, Preconditions},
+    api::{ListParams, PostParams},
     runtime::controller::Action,
 };
 use outcome::{Observed, Outcome, Seen};
@@ -32,7 +34,6 @@ use plan::Step;
 use record::Record;
 use resolve::Found;
 use std::{sync::Arc, time::Duration};
-use target::Prepared;
 
 /// How often a restore that runs is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -233,87 +234,6 @@ impl Subject<'_> {
         }
     }
 
-    /// The name of the Job is written before anything is made.
-    async fn admit(&mut self) -> Result<Action, Error> {
-        match self.prepare(&pod::job_name(&self.name)).await? {
-            Prepared::Ready(_) => {
-                let job = pod::job_name(&self.name);
-                self.change(|record| record.admitted(&job)).await?;
-                Box::pin(self.create()).await
-            }
-            Prepared::Refused(refusal) => self.refuse(&refusal).await,
-        }
-    }
-
-    /// Creates the Job, or finds that an earlier try has.
-    async fn create(&mut self) -> Result<Action, Error> {
-        let Some(name) = self.status().job else {
-            return Err(Error::Malformed("status.job"));
-        };
-        let jobs = self.jobs();
-        if let Some(found) = jobs.get_opt(&name).await? {
-            return self.created(&name, &found).await;
-        }
-        let prepared = match self.prepare(&name).await? {
-            Prepared::Ready(prepared) => prepared,
-            Prepared::Refused(refusal) => return self.refuse(&refusal).await,
-        };
-        if let Some(policy) = &prepared.policy {
-            self.isolate(policy).await?;
-        }
-        match jobs.create(&PostParams::default(), &prepared.job).await {
-            Ok(created) => self.created(&name, &created).await,
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                Ok(Action::requeue(Duration::from_millis(100)))
-            }
-            // The field is named by the API server.
-            Err(kube::Error::Api(status)) if status.code == 422 => {
-                let message = format!("its Job was refused: {}", status.message);
-                self.refuse(&Refusal::spec(message)).await
-            }
-            Err(kube::Error::Api(status)) if status.code == 403 => {
-                let message = format!("its Job may not be created: {}", status.message);
-                self.refuse(&Refusal::new(RestoreReason::PodFailed, message))
-                    .await
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn created(&mut self, name: &str, found: &Job) -> Result<Action, Error> {
-        let ours = found
-            .owner_references()
-            .iter()
-            .any(|o| o.uid == self.uid && o.controller == Some(true));
-        if !ours {
-            let message = format!(
-                "Job {name} exists and is not this restore's: delete or rename it, and create another RestoreJob"
-            );
-            return self.refuse(&Refusal::spec(message)).await;
-        }
-        let uid = found.uid().ok_or(Error::Malformed("uid"))?;
-        self.change(|record| record.created(&uid)).await?;
-        tracing::info!(
-            namespace = self.namespace,
-            name = self.name,
-            job = name,
-            "restore started"
-        );
-        self.tell("Started", "Create", &format!("created Job {name}"))
-            .await;
-        Ok(Action::requeue(Duration::from_secs(1)))
-    }
-
-    async fn isolate(&self, policy: &NetworkPolicy) -> Result<(), Error> {
-        let policies =
-            Api::<NetworkPolicy>::namespaced(self.context.client.clone(), &self.namespace);
-        match policies.create(&PostParams::default(), policy).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     fn jobs(&self) -> Api<Job> {
         Api::namespaced(self.context.client.clone(), &self.namespace)
     }
@@ -421,62 +341,6 @@ impl Subject<'_> {
         self.tidy().await
     }
 
-    /// A Job whose pod has ended stays for its log, until its RestoreJob goes; but what may still run is
-    /// ended, and of a drill nothing stays.
-    async fn tidy(&mut self) -> Result<Action, Error> {
-        let status = self.status();
-        if let Some(name) = &status.job {
-            let job = self.jobs().get_opt(name).await?;
-            let ours = job.filter(|job| {
-                let owners = job.owner_references();
-                owners.iter().any(|o| o.uid == self.uid)
-            });
-            if let Some(job) = ours
-                && (self.kind() == Kind::Drill || !has_ended(&job))
-            {
-                // The uid makes it this very Job, or a conflict; its pod goes with it.
-                let delete = DeleteParams::background().preconditions(Preconditions {
-                    uid: job.uid(),
-                    resource_version: None,
-                });
-                gone(self.jobs().delete(name, &delete).await)?;
-            }
-            if self.kind() == Kind::Drill {
-                let policies =
-                    Api::<NetworkPolicy>::namespaced(self.context.client.clone(), &self.namespace);
-                let ours = policies.get_opt(name).await?.filter(|policy| {
-                    let owners = policy.owner_references();
-                    owners.iter().any(|o| o.uid == self.uid)
-                });
-                if ours.is_some() {
-                    gone(policies.delete(name, &DeleteParams::default()).await)?;
-                }
-            }
-        }
-        self.change(|record| record.tidied()).await?;
-        let next = self.plan();
-        match next {
-            Step::Wait(until) => Ok(self.at(until)),
-            Step::Delete => self.delete().await,
-            _ => Ok(Action::await_change()),
-        }
-    }
-
-    /// Its time to live is over. What it restored stays.
-    async fn delete(&self) -> Result<Action, Error> {
-        let delete = DeleteParams::background().preconditions(Preconditions {
-            uid: Some(self.uid.clone()),
-            resource_version: None,
-        });
-        gone(self.api.delete(&self.name, &delete).await)?;
-        tracing::info!(
-            namespace = self.namespace,
-            name = self.name,
-            "deleted after ttlSecondsAfterFinished"
-        );
-        Ok(Action::await_change())
-    }
-
     async fn tell(&self, reason: &str, action: &str, note: &str) {
         let about = self.job.object_ref(&());
         self.context
@@ -491,25 +355,5 @@ impl Subject<'_> {
             .report
             .warning(&about, reason, action, note)
             .await;
-    }
-}
-
-/// Whether a Job has ended by itself, so that nothing of it runs.
-fn has_ended(job: &Job) -> bool {
-    let conditions = job
-        .status
-        .iter()
-        .flat_map(|s| s.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
-}
-
-/// What is gone already, or is another by now, is as good as deleted.
-fn gone<T>(deleted: kube::Result<T>) -> Result<(), Error> {
-    match deleted {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

@@ -1,8 +1,8 @@
 //! A drill's pod: one container restores, a server starts on what that has left, one asks it.
 
 use super::{
-    CHECK, NOT_INITIALISED, Order, SERVER, SMALL_MEMORY, checks, empty_dir, locked_down, resources,
-    scratch_mount,
+    CHECK, NOT_INITIALISED, Order, SERVER, SMALL_MEMORY, checks, locked_down, resources,
+    volumes::{empty_dir, scratch_mount},
 };
 use crate::{
     api::BackupStoreSpec,

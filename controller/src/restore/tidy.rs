@@ -1,0 +1,88 @@
+//! What is left after a restore: its record, and of one that was no drill its pod's log.
+
+use super::{Kind, Subject, plan::Step};
+use crate::error::Error;
+use k8s_openapi::api::{batch::v1::Job, networking::v1::NetworkPolicy};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Preconditions},
+    runtime::controller::Action,
+};
+
+impl Subject<'_> {
+    /// A Job whose pod has ended stays for its log, until its RestoreJob goes; but what may still run is
+    /// ended, and of a drill nothing stays.
+    pub(super) async fn tidy(&mut self) -> Result<Action, Error> {
+        let status = self.status();
+        if let Some(name) = &status.job {
+            let job = self.jobs().get_opt(name).await?;
+            let ours = job.filter(|job| {
+                let owners = job.owner_references();
+                owners.iter().any(|o| o.uid == self.uid)
+            });
+            if let Some(job) = ours
+                && (self.kind() == Kind::Drill || !has_ended(&job))
+            {
+                // The uid makes it this very Job, or a conflict; its pod goes with it.
+                let delete = DeleteParams::background().preconditions(Preconditions {
+                    uid: job.uid(),
+                    resource_version: None,
+                });
+                gone(self.jobs().delete(name, &delete).await)?;
+            }
+            if self.kind() == Kind::Drill {
+                let policies =
+                    Api::<NetworkPolicy>::namespaced(self.context.client.clone(), &self.namespace);
+                let ours = policies.get_opt(name).await?.filter(|policy| {
+                    let owners = policy.owner_references();
+                    owners.iter().any(|o| o.uid == self.uid)
+                });
+                if ours.is_some() {
+                    gone(policies.delete(name, &DeleteParams::default()).await)?;
+                }
+            }
+        }
+        self.change(|record| record.tidied()).await?;
+        let next = self.plan();
+        match next {
+            Step::Wait(until) => Ok(self.at(until)),
+            Step::Delete => self.delete().await,
+            _ => Ok(Action::await_change()),
+        }
+    }
+
+    /// Its time to live is over. What it restored stays.
+    pub(super) async fn delete(&self) -> Result<Action, Error> {
+        let delete = DeleteParams::background().preconditions(Preconditions {
+            uid: Some(self.uid.clone()),
+            resource_version: None,
+        });
+        gone(self.api.delete(&self.name, &delete).await)?;
+        tracing::info!(
+            namespace = self.namespace,
+            name = self.name,
+            "deleted after ttlSecondsAfterFinished"
+        );
+        Ok(Action::await_change())
+    }
+}
+
+/// Whether a Job has ended by itself, so that nothing of it runs.
+fn has_ended(job: &Job) -> bool {
+    let conditions = job
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
+}
+
+/// What is gone already, or is another by now, is as good as deleted.
+fn gone<T>(deleted: kube::Result<T>) -> Result<(), Error> {
+    match deleted {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
