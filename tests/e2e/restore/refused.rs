@@ -88,12 +88,14 @@ async fn a_full_volume_says_so() {
         .await;
     ns.job_ends("backup", "Succeeded").await;
     let volume = Tmpfs::mount("40m").await;
+    // A volume belongs to no namespace, so that an earlier run's may still be there.
+    let name = format!("{}-{}", ns.name, std::process::id());
     let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": ns.name, "labels": {"towline.dev/e2e": "true"}},
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name, "labels": {"towline.dev/e2e": "true"}},
          "spec": {"capacity": {"storage": "40Mi"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
                   "storageClassName": "", "hostPath": {"path": volume.path()}}},
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "small"},
-         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": ns.name, "resources": {"requests": {"storage": "40Mi"}}}},
+         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": name, "resources": {"requests": {"storage": "40Mi"}}}},
     ]});
     ns.apply(&objects.to_string()).await;
     ns.restore_into("restore", "backup", "small", &json!({}))
@@ -105,7 +107,7 @@ async fn a_full_volume_says_so() {
     assert_eq!(marker["state"], "Unfinished", "{marker}");
     ns.kubectl_ok(&["delete", "pvc", "small", "--wait=false"])
         .await;
-    ns.kubectl_ok(&["delete", "pv", &ns.name, "--wait=false"])
+    ns.kubectl_ok(&["delete", "pv", &name, "--wait=false"])
         .await;
     ns.delete().await;
 }
