@@ -240,6 +240,9 @@ impl Subject<'_> {
 
     async fn watch(&mut self) -> Result<Action, Error> {
         let status = self.status();
+        if let Some(wait) = too_early(&status, self.now) {
+            return Ok(Action::requeue(wait));
+        }
         let name = status.job.clone().unwrap_or_default();
         let job = self.jobs().get_opt(&name).await?;
         let job = job.filter(|job| job.uid() == status.job_uid);
@@ -355,5 +358,34 @@ impl Subject<'_> {
             .report
             .warning(&about, reason, action, note)
             .await;
+    }
+}
+
+/// How long not to look: what was just written calls here again at once.
+fn too_early(status: &RestoreJobStatus, now: Timestamp) -> Option<Duration> {
+    let last = status.progress.as_ref()?.last_progress_time.as_ref()?.0;
+    let since = Duration::try_from(now.duration_since(last)).ok()?;
+    LOOK_EVERY.checked_sub(since).filter(|wait| !wait.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::restore::RestoreProgress;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn looks_have_their_distance() {
+        let t = |milliseconds: i64| Timestamp::from_millisecond(1_000_000 + milliseconds).unwrap();
+        let mut status = RestoreJobStatus::default();
+        assert_eq!(too_early(&status, t(0)), None);
+        status.progress = Some(RestoreProgress {
+            last_progress_time: Some(Time(t(0))),
+            ..RestoreProgress::default()
+        });
+        let wait = |now| too_early(&status, t(now));
+        assert_eq!(wait(500), Some(Duration::from_millis(2500)));
+        assert_eq!((wait(3000), wait(9000)), (None, None));
+        assert_eq!(wait(-5000), None, "the clock was set back");
     }
 }

@@ -60,8 +60,6 @@ async fn a_controller_with_roles_works_where_it_has_them_and_nowhere_else() {
         ("update", "networkpolicies.networking.k8s.io", "no", "no"),
         ("get", "persistentvolumeclaims", "yes", "no"),
         ("delete", "persistentvolumeclaims", "no", "no"),
-        ("get", "pods/log", "no", "no"),
-        ("create", "pods/exec", "no", "no"),
         ("list", "pods", "yes", "no"),
         ("create", "pods", "no", "no"),
         ("create", "events.events.k8s.io", "yes", "no"),

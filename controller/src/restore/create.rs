@@ -6,6 +6,9 @@ use k8s_openapi::api::{batch::v1::Job, networking::v1::NetworkPolicy};
 use kube::{Api, ResourceExt, api::PostParams, runtime::controller::Action};
 use std::time::Duration;
 
+/// When to look again whether what goes with another object is gone.
+const GOING: Duration = Duration::from_secs(2);
+
 impl Subject<'_> {
     /// The name of the Job is written before anything is made.
     pub(super) async fn admit(&mut self) -> Result<Action, Error> {
@@ -32,8 +35,10 @@ impl Subject<'_> {
             Prepared::Ready(prepared) => prepared,
             Prepared::Refused(refusal) => return self.refuse(&refusal).await,
         };
-        if let Some(policy) = &prepared.policy {
-            self.isolate(policy).await?;
+        if let Some(policy) = &prepared.policy
+            && !self.isolate(policy).await?
+        {
+            return Ok(Action::requeue(GOING));
         }
         match jobs.create(&PostParams::default(), &prepared.job).await {
             Ok(created) => self.created(&name, &created).await,
@@ -59,6 +64,15 @@ impl Subject<'_> {
             .owner_references()
             .iter()
             .any(|o| o.uid == self.uid && o.controller == Some(true));
+        // It goes with an earlier restore of our name, which somebody has deleted.
+        let going = found.metadata.deletion_timestamp.is_some()
+            || found
+                .owner_references()
+                .iter()
+                .any(|o| o.kind == "RestoreJob" && o.name == self.name);
+        if !ours && going {
+            return Ok(Action::requeue(GOING));
+        }
         if !ours {
             let message = format!(
                 "Job {name} exists and is not this restore's: delete or rename it, and create another RestoreJob"
@@ -78,12 +92,19 @@ impl Subject<'_> {
         Ok(Action::requeue(Duration::from_secs(1)))
     }
 
-    async fn isolate(&self, policy: &NetworkPolicy) -> Result<(), Error> {
+    /// Whether the policy stands; that of an earlier restore of our name does not.
+    async fn isolate(&self, policy: &NetworkPolicy) -> Result<bool, Error> {
         let policies =
             Api::<NetworkPolicy>::namespaced(self.context.client.clone(), &self.namespace);
         match policies.create(&PostParams::default(), policy).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let found = policies.get_opt(&policy.name_any()).await?;
+                Ok(found.is_some_and(|found| {
+                    let owners = found.owner_references();
+                    owners.iter().any(|o| o.uid == self.uid)
+                }))
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -97,18 +97,23 @@ impl Record<'_> {
             return;
         };
         let before = self.status.progress.take();
-        self.status.progress = Some(progress(before.as_ref(), look, self.now));
+        let now = progress(before.as_ref(), look, self.now);
+        // Only together with what is new anyway: a write for each second that passes would call for the next.
+        if before.as_ref() != Some(&now) {
+            self.status.duration = self.lasted();
+        }
+        self.status.progress = Some(now);
     }
 
     fn seen(&mut self, pod: Option<&str>) {
         if let Some(pod) = pod {
             self.status.pod = Some(pod.to_owned());
         }
-        self.status.duration = self
-            .status
-            .start_time
-            .as_ref()
-            .map(|start| human_duration(self.now.duration_since(start.0)));
+    }
+
+    fn lasted(&self) -> Option<String> {
+        let start = self.status.start_time.as_ref()?.0;
+        Some(human_duration(self.now.duration_since(start)))
     }
 
     /// It is over, as the pod or what became of it tells.
@@ -175,16 +180,14 @@ impl Record<'_> {
     }
 
     fn finish(&mut self, phase: RestorePhase, reason: Option<RestoreReason>) {
+        let duration = self.lasted();
         let status = &mut *self.status;
         status.phase = phase;
         status.reason = reason;
         status.progress = None;
         status.waiting_since = None;
         status.completion_time = Some(Time(self.now));
-        status.duration = status
-            .start_time
-            .as_ref()
-            .map(|start| human_duration(self.now.duration_since(start.0)));
+        status.duration = duration;
     }
 
     fn progressing(&mut self, status: Status, reason: &str, message: &str) {

@@ -72,7 +72,7 @@ impl Subject<'_> {
         }
         let mut url = None;
         match self.kind() {
-            Kind::Volume => self.check_claim(job).await?,
+            Kind::Volume => self.check_claim().await?,
             Kind::Agent => url = Some(self.check_agent(backup).await?),
             Kind::Drill => {}
         }
@@ -152,7 +152,7 @@ impl Subject<'_> {
     }
 
     /// Whether the claim is there and nobody's.
-    async fn check_claim(&self, job: &str) -> Result<(), No> {
+    async fn check_claim(&self) -> Result<(), No> {
         let Some(volume) = &self.job.spec.to.persistent_volume_claim else {
             return Ok(());
         };
@@ -166,7 +166,7 @@ impl Subject<'_> {
         let pods = Api::<Pod>::namespaced(self.context.client.clone(), &self.namespace)
             .list(&ListParams::default())
             .await?;
-        let users = users(&pods.items, name, job);
+        let users = users(&pods.items, name);
         if users.is_empty() {
             return Ok(());
         }
@@ -281,8 +281,8 @@ fn claim_is_good(
     Ok(())
 }
 
-/// The pods that reference a claim and have not ended, but for those of our own Job.
-fn users(pods: &[Pod], claim: &str, own_job: &str) -> Vec<String> {
+/// The pods that reference a claim and have not ended. Our own is none of them: its Job is not made yet.
+fn users(pods: &[Pod], claim: &str) -> Vec<String> {
     let uses = |pod: &&Pod| {
         let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
         volumes.into_iter().any(|volume| {
@@ -300,13 +300,9 @@ fn users(pods: &[Pod], claim: &str, own_job: &str) -> Vec<String> {
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
     };
-    let ours = |pod: &&Pod| {
-        let owners = pod.owner_references();
-        owners.iter().any(|o| o.kind == "Job" && o.name == own_job)
-    };
     let mut names: Vec<_> = pods
         .iter()
-        .filter(|pod| uses(pod) && !ended(pod) && !ours(pod))
+        .filter(|pod| uses(pod) && !ended(pod))
         .map(ResourceExt::name_any)
         .collect();
     names.sort();

@@ -155,3 +155,27 @@ fn the_rate_is_of_one_stage_and_survives_looks_that_are_close() {
     let next = progress(Some(&still), look(Stage::Loading, 1), t(10));
     assert_eq!(summary(&next), "Loading 1%");
 }
+
+/// Each write calls for the next look: what does not get further is not written again.
+#[test]
+fn while_nothing_happens_nothing_is_written() {
+    let spec = spec(json!({"drill": {"image": "i"}}));
+    let mut status = RestoreJobStatus::default();
+    at(&spec, &mut status, 0).take_up();
+    at(&spec, &mut status, 5).waiting(Some("p"), "w");
+    let before = status.clone();
+    at(&spec, &mut status, 9).waiting(Some("p"), "w");
+    assert_eq!(status, before);
+    let look = Look {
+        stage: Stage::Preparing,
+        bytes: 0,
+        total_bytes: 0,
+    };
+    at(&spec, &mut status, 10).running("p", Some(look));
+    let before = status.clone();
+    for second in [13, 60, 600] {
+        at(&spec, &mut status, second).running("p", Some(look));
+        at(&spec, &mut status, second).running("p", None);
+        assert_eq!(status, before, "{second}");
+    }
+}
