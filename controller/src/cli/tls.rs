@@ -5,7 +5,7 @@ use crate::agent_client::{Tls, TlsError};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
-/// For `--agent https://…`.
+/// For an agent at `https://…`.
 #[derive(Args, Debug)]
 pub(super) struct TlsArgs {
     /// CA certificates in PEM; no other is trusted [default: the system's CAs]
@@ -20,7 +20,7 @@ pub(super) struct TlsArgs {
     #[arg(long, value_name = "FILE", help_heading = "Agent")]
     client_key: Option<PathBuf>,
 
-    /// Name that the agent's certificate must have [default: the host of --agent]
+    /// Name that the agent's certificate must have [default: the host of the agent's URL]
     #[arg(long, value_name = "NAME", help_heading = "Agent")]
     server_name: Option<String>,
 }
@@ -37,7 +37,7 @@ impl TlsArgs {
             ];
             return match given.iter().find(|(_, given)| *given) {
                 Some((flag, _)) => Err(CliError::usage(format!(
-                    "{flag} is for TLS, but --agent is {base}: write https://, or leave {flag} out"
+                    "{flag} is for TLS, but the agent's URL is {base}: write https://, or leave {flag} out"
                 ))),
                 None => Ok(None),
             };
