@@ -256,3 +256,102 @@ fn pass_on(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        catalog::{JobIdentity, ObjectRef, Outcome},
+        storage::{Location, StoreConfig},
+    };
+    use towline_agent::restore::Expected;
+
+    /// Bytes of one object, and a manifest that speaks of them.
+    async fn stored(dir: &tempfile::TempDir, bytes: &[u8]) -> Backup {
+        let location = Location::File {
+            root: dir.path().to_owned(),
+            confined_to: None,
+        };
+        let store = Store::open(StoreConfig::new(location)).unwrap();
+        let key = store.key("a").unwrap();
+        store.put(&key, bytes.to_vec().into()).await.unwrap();
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let Expected { bytes, sha256 } = Measured::new(bytes, None).finish().unwrap();
+        let manifest = Manifest {
+            format_version: 1,
+            outcome: Outcome::Complete,
+            identity: JobIdentity {
+                cluster_id: "c".into(),
+                namespace: "ns".into(),
+                job_name: "j".into(),
+                job_uid: "u".into(),
+                schedule_name: None,
+                schedule_uid: None,
+                store_uid: None,
+                created: now,
+            },
+            attempt: 1,
+            time: now,
+            objects: vec![ObjectRef {
+                key: "a".into(),
+                bytes,
+            }],
+            bytes,
+            sha256,
+            backup_id: String::new(),
+            method: "logical".into(),
+            server_flavour: String::new(),
+            server_version: String::new(),
+            position: Default::default(),
+            start_time: now,
+        };
+        Backup {
+            store: Arc::new(store),
+            manifest,
+            identities: Arc::default(),
+        }
+    }
+
+    /// What an agent gets: the bytes, and whether they broke off.
+    async fn sent(backup: &Backup, plain: &Expected) -> (Vec<u8>, bool, Option<RestoreReason>) {
+        let (pieces, mut queue) = mpsc::channel(PIECES);
+        let (archive, backup, plain) = (backup.archive(), backup.clone(), plain.clone());
+        let reading = tokio::task::spawn_blocking(move || read(archive, &backup, &plain, &pieces));
+        let (mut bytes, mut broken) = (Vec::new(), false);
+        while let Some(piece) = queue.recv().await {
+            match piece {
+                Ok(piece) => bytes.extend_from_slice(&piece),
+                Err(_) => broken = true,
+            }
+        }
+        let ended = reading.await.unwrap();
+        (bytes, broken, ended.err().as_ref().map(RestoreReason::of))
+    }
+
+    /// Altered between the passes, the archive never arrives whole, so no agent can take it for that.
+    #[tokio::test]
+    async fn the_last_piece_goes_only_when_all_is_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole: Vec<u8> = (0..3 * PIECE + 7).map(|n| (n % 251) as u8).collect();
+        let backup = stored(&dir, &whole).await;
+        let plain = backup.manifest.expected();
+        let (bytes, broken, reason) = sent(&backup, &plain).await;
+        assert!(bytes == whole && !broken);
+        assert_eq!(reason, None);
+
+        let mut altered = whole.clone();
+        altered[0] ^= 1;
+        std::fs::write(dir.path().join("a"), &altered).unwrap();
+        let (bytes, broken, reason) = sent(&backup, &plain).await;
+        assert!(bytes.len() < whole.len() && broken);
+        assert_eq!(reason, Some(RestoreReason::BackupDamaged));
+
+        // Whoever takes no more is told why by somebody else.
+        let (pieces, queue) = mpsc::channel(PIECES);
+        drop(queue);
+        let archive = backup.archive();
+        let reading =
+            tokio::task::spawn_blocking(move || read(archive, &backup, &plain, &pieces).is_ok());
+        assert!(reading.await.unwrap());
+    }
+}

@@ -425,6 +425,8 @@ impl Sink for Load {
         let options = &self.wanted.options;
         // Its answer names the session, so that it can be ended.
         let mut preamble = String::from("SELECT CONNECTION_ID();\nSET SESSION autocommit = 1;\n");
+        // A store or a sender may be slow; who ends the restore ends the session.
+        preamble.push_str("SET SESSION wait_timeout = 86400;\n");
         if !options.binary_log {
             preamble.push_str(&format!("{NO_BINARY_LOG};\n"));
         }
