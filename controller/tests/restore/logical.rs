@@ -17,32 +17,23 @@ use towline_agent::metrics::HttpMetrics;
 use towline_agent::restore::logical::UNFINISHED;
 use towline_agent::server::{Auth, DrainTimes, Limits, Server, TokenFile};
 
-const SUMS: &str = "CHECKSUM TABLE shop.orders, `o``dd`.`é` EXTENDED";
+pub(crate) const SUMS: &str = "CHECKSUM TABLE shop.orders, `o``dd`.`é` EXTENDED";
 
 /// A server, and the agent beside it.
-struct Place {
-    server: Mariadb,
+pub(crate) struct Place {
+    pub(crate) server: Mariadb,
     socket: PathBuf,
-    url: String,
+    pub(crate) url: String,
     _agent: JoinSet<()>,
     /// Tokens of every scope, of one without `restore`, and a key to encrypt to.
     dir: tempfile::TempDir,
 }
 
 impl Place {
-    async fn new(allow_restore: bool) -> Self {
+    pub(crate) async fn new(allow_restore: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let mut install = Command::new("mariadb-install-db");
-        install
-            .args(["--no-defaults", "--skip-test-db"])
-            .arg("--auth-root-authentication-method=normal")
-            .arg(format!("--datadir={}", data.display()))
-            .stdin(Stdio::null());
-        if rustix::process::geteuid().is_root() {
-            install.arg("--user=root");
-        }
-        assert!(install.output().unwrap().status.success());
+        install(&data);
         let socket = dir.path().join("sock");
         let server = Mariadb::on(dir, &data);
 
@@ -105,7 +96,7 @@ impl Place {
         }
     }
 
-    async fn filled() -> Self {
+    pub(crate) async fn filled() -> Self {
         let place = Self::new(false).await;
         place.server.sql(
             "CREATE DATABASE shop; CREATE DATABASE `o``dd`; USE shop;
@@ -123,6 +114,20 @@ impl Place {
     }
 }
 
+/// A new data directory.
+pub(crate) fn install(data: &Path) {
+    let mut install = Command::new("mariadb-install-db");
+    install
+        .args(["--no-defaults", "--skip-test-db"])
+        .arg("--auth-root-authentication-method=normal")
+        .arg(format!("--datadir={}", data.display()))
+        .stdin(Stdio::null());
+    if rustix::process::geteuid().is_root() {
+        install.arg("--user=root");
+    }
+    assert!(install.output().unwrap().status.success());
+}
+
 async fn towline(args: &[&str]) -> (i32, String, String) {
     let mut towline = tokio::process::Command::new(env!("CARGO_BIN_EXE_towline"));
     let towline = towline
@@ -133,7 +138,7 @@ async fn towline(args: &[&str]) -> (i32, String, String) {
 }
 
 /// Backs a place up into a folder, encrypted to a new key; the folder's URL, and the key's file.
-async fn backed_up(from: &Place, folder: &Path) -> (String, String) {
+pub(crate) async fn backed_up(from: &Place, folder: &Path) -> (String, String) {
     let key = folder.join("key");
     let made = Command::new("age-keygen").arg("-o").arg(&key).output();
     assert!(made.unwrap().status.success());

@@ -1,5 +1,7 @@
 //! `towline restore-pod` as a Job runs it: a plan in its environment, secrets in files, a report.
 
+mod logical;
+
 use crate::mariadb::{Mariadb, SUMS, backup, eventually, processes};
 use crate::stored::{Stored, told};
 use serde_json::{Value, json};
