@@ -133,10 +133,11 @@ impl Client {
 
     /// Ends it, and its session at the server. It is reaped when this returns.
     pub(super) async fn end(mut self) {
-        drop(self.stdin.take());
         if let Err(error) = self.process.end().await {
             tracing::error!(%error, "the client cannot be waited for");
         }
+        // Not before: at the end of its input a client runs what it has, half a statement too.
+        drop(self.stdin.take());
         let Some(session) = self.session.take() else {
             return;
         };
