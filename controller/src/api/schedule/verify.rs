@@ -12,7 +12,8 @@ pub struct Verify {
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = crate::api::cron::schedule_rule())]
     pub schedule: String,
-    /// No new drills while this is set; nor while spec.suspend is.
+    /// No new drills while this is set, and those that are due meanwhile are not made up for. While
+    /// spec.suspend is set there are drills, of the backups that there are.
     #[serde(default)]
     pub suspend: bool,
     /// Image of the database server: the one that runs the database, so that a drill proves that this very
