@@ -24,7 +24,7 @@ pub use error::RestoreError;
 pub use measured::Measured;
 pub use options::{Definers, Events, LogicalOptions};
 pub use progress::{Progress, Stage};
-pub use reading::{Source, prove};
+pub use reading::Source;
 pub use tools::{same_series, speaks_of_no_space};
 
 use crate::archive::{Metadata, Summary};

@@ -3,7 +3,6 @@
 
 mod agent;
 mod drill;
-mod load;
 pub mod progress;
 mod report;
 mod run;

@@ -1,6 +1,6 @@
 //! Stored bytes read on a thread of their own: counted, digested, verified, and passed on.
 
-use super::{Expected, Progress, RestoreError, Stage};
+use super::{Expected, Progress, RestoreError};
 use crate::archive::{self, Identities, Metadata, Sink, Verified};
 use aws_lc_rs::digest::{Context, SHA256};
 use std::io::{self, Read};
@@ -14,35 +14,11 @@ pub struct Source<R> {
     /// end soon after by itself.
     pub archive: R,
     /// Who opens it, where it is encrypted.
-    pub identities: Identities,
+    pub identities: Arc<Identities>,
     /// What the bytes have to be.
     pub expected: Expected,
     /// Id that the archive has to have; empty: any.
     pub backup_id: String,
-}
-
-/// Reads a whole backup and proves it; nothing is written. `stop` resolves with the reason when it has
-/// to end early.
-///
-/// # Errors
-/// [`RestoreError`].
-pub async fn prove<R: Read + Send + 'static>(
-    source: Source<R>,
-    progress: &Progress,
-    stop: impl Future<Output = String>,
-) -> Result<Verified, RestoreError> {
-    struct Nowhere;
-    impl Sink for Nowhere {
-        fn data(&mut self, _: &[u8]) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    progress.enter(Stage::Verifying, source.expected.bytes);
-    let mut reading = Reading::start(source, Nowhere, progress.clone())?;
-    tokio::select! {
-        why = stop => Err(RestoreError::Interrupted(why)),
-        verdict = reading.verdict() => verdict,
-    }
 }
 
 /// The archive's reader. Dropped, it reads no more.

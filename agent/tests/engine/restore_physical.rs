@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use std::fs;
 use std::io::{self, Cursor, Read, Write as _};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use tokio::sync::OnceCell;
 use towline_agent::archive::{ArchiveError, ArchiveWriter, Identities, Metadata, Summary, verify};
 use towline_agent::backup::{BackupRequest, Compression, Method};
@@ -99,7 +99,7 @@ fn tools(folder: &Path) -> Vec<String> {
 fn source<R>(archive: R, expected: Expected) -> Source<R> {
     Source {
         archive,
-        identities: Identities::default(),
+        identities: Arc::default(),
         expected,
         backup_id: String::new(),
     }
@@ -145,7 +145,7 @@ async fn a_backup_becomes_the_same_server() {
         .add(identity.to_string().expose_secret().as_bytes())
         .unwrap();
     let source = Source {
-        identities,
+        identities: Arc::new(identities),
         backup_id: end.id.clone(),
         ..source(Cursor::new(end.bytes.clone()), expected(&end.bytes))
     };
@@ -281,7 +281,10 @@ async fn who_cannot_open_it_writes_nothing() {
         matches!(refused, RestoreError::Archive(ArchiveError::Encrypted)),
         "{refused:?}"
     );
-    let refused = restore_with(&sealed, &place, |s| s.identities = holder(&others)).await;
+    let refused = restore_with(&sealed, &place, |s| {
+        s.identities = Arc::new(holder(&others))
+    })
+    .await;
     let refused = refused.unwrap_err();
     assert!(
         matches!(refused, RestoreError::Archive(ArchiveError::NotForUs)),
@@ -295,14 +298,15 @@ async fn who_cannot_open_it_writes_nothing() {
         altered[at] ^= 1;
         for archive in [&altered[..], &sealed[..at]] {
             let place = Place::new();
-            let refused = restore_with(archive, &place, |s| s.identities = holder(&ours)).await;
+            let refused =
+                restore_with(archive, &place, |s| s.identities = Arc::new(holder(&ours))).await;
             let refused = refused.unwrap_err();
             assert!(matches!(refused, RestoreError::Archive(_)), "{refused:?}");
             place.is_unfinished("the archive is cut");
         }
     }
 
-    restore_with(&sealed, &place, |s| s.identities = holder(&ours))
+    restore_with(&sealed, &place, |s| s.identities = Arc::new(holder(&ours)))
         .await
         .unwrap();
     assert_eq!(Server::on(place.0).sql(SUMS), *sums);

@@ -2,8 +2,7 @@
 
 use super::{
     AGENT_SECRET_DIR, Plan, Report,
-    load::logical,
-    run::{Backup, Failed, Pod, Stop},
+    run::{Failed, Pod, Stop, find},
 };
 use crate::{
     agent_client::{Endpoint, RestoreFailure, Tls},
@@ -22,9 +21,8 @@ pub(super) async fn restore(
     report: &mut Report,
 ) -> Result<(), Failed> {
     let agent = endpoint(&pod.path(AGENT_SECRET_DIR), url, server_name)?;
-    let backup = Backup::find(pod, plan, &mut stop).await?;
+    let backup = find(pod, plan, &mut stop).await?;
     report.bytes = backup.manifest.bytes;
-    let backup = logical(&backup)?;
     match logical_restore::through_agent(&backup, &agent, options, progress, stop).await {
         Ok(restored) => {
             report.target_written = true;

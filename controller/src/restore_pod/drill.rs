@@ -5,16 +5,20 @@ mod server_log;
 use super::{
     Check, DATA_DIR, DRILL_DIR, DRILL_EXITED, DRILL_LOG, DRILL_SETTINGS, DRILL_SOCKET, Plan,
     Report,
-    run::{Backup, Failed, Pod, Stop},
+    run::{Failed, Pod, Stop, find, source},
     volume,
 };
 use crate::reason::RestoreReason;
 use serde::{Deserialize, Serialize};
 use std::{fs, io, path::PathBuf, time::Duration};
 use towline_agent::{
-    archive::{Metadata, Summary},
+    archive::{Metadata, Summary, Verified},
     database::{Address, Connection},
-    restore::{Progress, RestoreError, Stage, checks, drill_server, prove},
+    restore::{
+        Events, Expected, LogicalOptions, Progress, RestoreError, Restored, Stage, checks,
+        drill_server,
+        logical::{self, Input, Proven},
+    },
 };
 
 /// What the first container tells the second one, in [`DRILL_DIR`].
@@ -35,6 +39,35 @@ struct HandOver {
     metadata: Metadata,
     summary: Summary,
     bytes: u64,
+    /// Of a logical backup: what the second container has to load.
+    dump: Option<Dump>,
+}
+
+/// What was proven of a dump, as [`Proven`] has it.
+#[derive(Clone, Serialize, Deserialize)]
+struct Dump {
+    plain: Expected,
+    databases: Vec<String>,
+    has_users: bool,
+}
+
+impl HandOver {
+    fn of(verified: Verified, bytes: u64, dump: Option<Dump>) -> Self {
+        Self {
+            metadata: verified.metadata,
+            summary: verified.summary,
+            bytes,
+            dump,
+        }
+    }
+}
+
+/// A drill loads everything but accounts and events: a server without accounts takes neither.
+fn everything() -> LogicalOptions {
+    LogicalOptions {
+        events: Events::Skip,
+        ..LogicalOptions::default()
+    }
 }
 
 pub(super) async fn prepare(
@@ -45,21 +78,29 @@ pub(super) async fn prepare(
     mut stop: Stop<'_>,
     report: &mut Report,
 ) -> Result<(), Failed> {
-    let backup = Backup::find(pod, plan, &mut stop).await?;
-    let (metadata, summary) = if backup.manifest.method == "physical" {
+    let backup = find(pod, plan, &mut stop).await?;
+    let bytes = backup.manifest.bytes;
+    let hand_over = if backup.manifest.method == "physical" {
         let restored =
             volume::into_directory(pod, &backup, use_memory, progress, stop, report).await?;
-        (restored.metadata, restored.summary)
+        let Restored {
+            metadata, summary, ..
+        } = restored;
+        HandOver::of(Verified { metadata, summary }, bytes, None)
     } else {
-        let proven = prove(backup.source()?, progress, stop).await?;
-        report.bytes = backup.manifest.bytes;
-        report.position = proven.summary.position.clone();
-        (proven.metadata, proven.summary)
-    };
-    let hand_over = HandOver {
-        metadata,
-        summary,
-        bytes: backup.manifest.bytes,
+        let options = everything();
+        let proven = tokio::select! {
+            why = stop => return Err(Failed::interrupted(why)),
+            proven = backup.prove(&options, progress) => proven?,
+        };
+        report.bytes = bytes;
+        report.position = proven.verified.summary.position.clone();
+        let dump = Dump {
+            plain: proven.plain,
+            databases: proven.databases,
+            has_users: proven.has_users,
+        };
+        HandOver::of(proven.verified, bytes, Some(dump))
     };
     let folder = pod.path(DRILL_DIR);
     let written = drill_server::write_settings(&pod.path(DATA_DIR), &folder.join(DRILL_SETTINGS))
@@ -128,20 +169,17 @@ impl Drill {
         report: &mut Report,
     ) -> Result<(), Failed> {
         let HandOver {
-            metadata,
             summary,
             bytes,
+            dump,
+            ..
         } = &self.hand_over;
         report.bytes = *bytes;
         report.position = summary.position.clone();
         self.is_up(stop).await?;
-        if metadata.method == "logical" {
-            let backup = Backup::find(pod, plan, stop).await?;
-            let loading = super::load::into_drill(&backup, self.connection(QUESTION), progress);
-            tokio::select! {
-                why = &mut *stop => return Err(Failed::interrupted(why)),
-                loaded = loading => loaded?,
-            }
+        // One without a database is told by the checks.
+        if let Some(dump) = dump.as_ref().filter(|dump| !dump.databases.is_empty()) {
+            self.load(pod, plan, dump, progress, stop).await?;
         }
         progress.enter(Stage::Checking, 0);
         let connection = self.connection(QUESTION);
@@ -161,6 +199,40 @@ impl Drill {
         match failure {
             None => Ok(()),
             Some(failure) => Err(Failed::new(RestoreReason::CheckFailed, failure)),
+        }
+    }
+
+    /// Loads what the first container has proven, proving it again.
+    async fn load(
+        &self,
+        pod: &Pod,
+        plan: &Plan,
+        dump: &Dump,
+        progress: &Progress,
+        stop: &mut Stop<'_>,
+    ) -> Result<(), Failed> {
+        let backup = find(pod, plan, stop).await?;
+        let proven = Proven {
+            verified: Verified {
+                metadata: self.hand_over.metadata.clone(),
+                summary: self.hand_over.summary.clone(),
+            },
+            plain: dump.plain.clone(),
+            databases: dump.databases.clone(),
+            has_users: dump.has_users,
+        };
+        let source = source(&backup);
+        let input = Input {
+            archive: source.archive,
+            identities: source.identities,
+            expected: source.expected,
+        };
+        let (connection, options) = (self.connection(QUESTION), everything());
+        let loading = logical::load(input, &proven, &connection, &options, progress, stop);
+        match loading.await {
+            Ok(_) => Ok(()),
+            Err(RestoreError::Database(message)) => Err(self.went_away(message).await),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -4,7 +4,8 @@ use super::{
     IDENTITY_DIR, Plan, Report, SCRATCH_DIR, STORE_SECRET_DIR, Task, agent, drill, report, volume,
 };
 use crate::{
-    catalog::{self, Manifest, Outcome},
+    catalog::{self, Outcome},
+    logical_restore::Backup,
     reason::RestoreReason,
     storage::{Store, StoreError, from_api},
     stored_archive::{self, StoredArchive, StoredError},
@@ -127,90 +128,77 @@ async fn execute(
     }
 }
 
-/// The backup of a plan, found to be what it was when the restore was admitted.
-pub(super) struct Backup {
-    pub(super) store: Arc<Store>,
-    pub(super) manifest: Manifest,
-    identities: Vec<u8>,
+/// Finds the backup of a plan, and that it is what it was when the restore was admitted.
+pub(super) async fn find(pod: &Pod, plan: &Plan, stop: &mut Stop<'_>) -> Result<Backup, Failed> {
+    tokio::select! {
+        why = stop => Err(Failed::interrupted(why)),
+        found = look(pod, plan) => found,
+    }
 }
 
-impl Backup {
-    /// Finds it, and compares manifest and sizes.
-    pub(super) async fn find(pod: &Pod, plan: &Plan, stop: &mut Stop<'_>) -> Result<Self, Failed> {
-        tokio::select! {
-            why = stop => Err(Failed::interrupted(why)),
-            found = Self::look(pod, plan) => found,
-        }
+async fn look(pod: &Pod, plan: &Plan) -> Result<Backup, Failed> {
+    let secret = match &plan.store.credentials_secret_ref {
+        Some(_) => Some(files(&pod.path(STORE_SECRET_DIR))?),
+        None => None,
+    };
+    let config = from_api::mounted(&plan.store, secret)?;
+    let store = Store::open(config)?;
+    let manifest = catalog::read_manifest(&store, &plan.folder).await?;
+    let manifest = manifest
+        .filter(|m| m.outcome == Outcome::Complete)
+        .ok_or_else(|| {
+            let text = format!("there is no backup {} in {}", plan.folder, store.url());
+            Failed::new(RestoreReason::BackupNotFound, text)
+        })?;
+    if manifest.expected() != plan.expected {
+        return Err(Failed::new(
+            RestoreReason::BackupDamaged,
+            format!(
+                "the manifest of {} is not what it was when the restore was admitted: somebody changed it; restore another backup",
+                plan.folder
+            ),
+        ));
     }
-
-    async fn look(pod: &Pod, plan: &Plan) -> Result<Self, Failed> {
-        let secret = match &plan.store.credentials_secret_ref {
-            Some(_) => Some(files(&pod.path(STORE_SECRET_DIR))?),
-            None => None,
-        };
-        let config = from_api::mounted(&plan.store, secret)?;
-        let store = Store::open(config)?;
-        let manifest = catalog::read_manifest(&store, &plan.folder).await?;
-        let manifest = manifest
-            .filter(|m| m.outcome == Outcome::Complete)
-            .ok_or_else(|| {
-                let text = format!("there is no backup {} in {}", plan.folder, store.url());
-                Failed::new(RestoreReason::BackupNotFound, text)
-            })?;
-        if manifest.expected() != plan.expected {
-            return Err(Failed::new(
-                RestoreReason::BackupDamaged,
-                format!(
-                    "the manifest of {} is not what it was when the restore was admitted: somebody changed it; restore another backup",
-                    plan.folder
-                ),
-            ));
-        }
-        stored_archive::check_sizes(&store, &manifest).await?;
-        let identities = match fs::read(pod.path(IDENTITY_DIR).join("identity")) {
-            Ok(identities) => identities,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => {
-                let text = format!("the identity cannot be read: {error}");
-                return Err(Failed::new(RestoreReason::PodFailed, text));
-            }
-        };
-        if manifest.is_encrypted() && identities.is_empty() {
-            return Err(Failed::new(
-                RestoreReason::NotDecryptable,
-                "the backup is encrypted: set spec.decryption.identitySecretRef to a Secret with the identity of one of its recipients",
-            ));
-        }
-        let backup = Self {
-            store: Arc::new(store),
-            manifest,
-            identities,
-        };
-        // A file that is none is told before anything is read.
-        backup.identities()?;
-        Ok(backup)
+    stored_archive::check_sizes(&store, &manifest).await?;
+    let identities = identities(pod)?;
+    if manifest.is_encrypted() && identities.is_empty() {
+        return Err(Failed::new(
+            RestoreReason::NotDecryptable,
+            "the backup is encrypted: set spec.decryption.identitySecretRef to a Secret with the identity of one of its recipients",
+        ));
     }
+    Ok(Backup {
+        store: Arc::new(store),
+        manifest,
+        identities: Arc::new(identities),
+    })
+}
 
-    /// Who opens it.
-    pub(super) fn identities(&self) -> Result<Identities, Failed> {
-        let mut identities = Identities::default();
-        if !self.identities.is_empty() {
-            identities.add(&self.identities[..]).map_err(|error| {
-                let text = format!("the Secret of spec.decryption.identitySecretRef: {error}");
-                Failed::new(RestoreReason::NotDecryptable, text)
-            })?;
+/// Who opens the backup: none where no Secret is mounted.
+fn identities(pod: &Pod) -> Result<Identities, Failed> {
+    let mut identities = Identities::default();
+    let file = match fs::File::open(pod.path(IDENTITY_DIR).join("identity")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(identities),
+        Err(error) => {
+            let text = format!("the identity cannot be read: {error}");
+            return Err(Failed::new(RestoreReason::PodFailed, text));
         }
-        Ok(identities)
-    }
+    };
+    identities.add(file).map_err(|error| {
+        let text = format!("the Secret of spec.decryption.identitySecretRef: {error}");
+        Failed::new(RestoreReason::NotDecryptable, text)
+    })?;
+    Ok(identities)
+}
 
-    /// A reader from its beginning.
-    pub(super) fn source(&self) -> Result<Source<StoredArchive>, Failed> {
-        Ok(Source {
-            archive: StoredArchive::open(Arc::clone(&self.store), &self.manifest),
-            identities: self.identities()?,
-            expected: self.manifest.expected(),
-            backup_id: self.manifest.backup_id.clone(),
-        })
+/// A reader of a backup, from its beginning.
+pub(super) fn source(backup: &Backup) -> Source<StoredArchive> {
+    Source {
+        archive: StoredArchive::open(Arc::clone(&backup.store), &backup.manifest),
+        identities: Arc::clone(&backup.identities),
+        expected: backup.manifest.expected(),
+        backup_id: backup.manifest.backup_id.clone(),
     }
 }
 

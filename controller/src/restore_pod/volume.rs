@@ -2,8 +2,9 @@
 
 use super::{
     DATA_DIR, Plan, Report,
-    run::{Backup, Failed, Pod, Stop, scratch},
+    run::{Failed, Pod, Stop, find, scratch, source},
 };
+use crate::logical_restore::Backup;
 use std::path::Path;
 use towline_agent::restore::{
     Progress, Restored,
@@ -19,7 +20,7 @@ pub(super) async fn restore(
     mut stop: Stop<'_>,
     report: &mut Report,
 ) -> Result<(), Failed> {
-    let backup = Backup::find(pod, plan, &mut stop).await?;
+    let backup = find(pod, plan, &mut stop).await?;
     into_directory(pod, &backup, use_memory, progress, stop, report).await?;
     Ok(())
 }
@@ -40,7 +41,7 @@ pub(super) async fn into_directory(
     };
     // One of an earlier restore is none of ours.
     let before = has_marker(&target.directory);
-    let restored = physical(backup.source()?, &target, progress, stop).await;
+    let restored = physical(source(backup), &target, progress, stop).await;
     report.target_written = !before && has_marker(&target.directory);
     match restored {
         Ok(restored) => {

@@ -41,6 +41,16 @@ fn as_user(command: &mut Command) -> &mut Command {
     command
 }
 
+/// Makes an empty server's data directory.
+pub(crate) fn install(data: &Path) {
+    ran(as_user(
+        Command::new("mariadb-install-db")
+            .args(["--no-defaults", "--skip-test-db"])
+            .arg("--auth-root-authentication-method=normal")
+            .arg(format!("--datadir={}", data.display())),
+    ));
+}
+
 /// A running server.
 pub(crate) struct Mariadb {
     child: Child,
@@ -53,12 +63,7 @@ impl Mariadb {
     fn fresh() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        ran(as_user(
-            Command::new("mariadb-install-db")
-                .args(["--no-defaults", "--skip-test-db"])
-                .arg("--auth-root-authentication-method=normal")
-                .arg(format!("--datadir={}", data.display())),
-        ));
+        install(&data);
         let server = Self::on(dir, &data);
         server.sql(
             "CREATE DATABASE shop; USE shop;
@@ -110,6 +115,17 @@ impl Mariadb {
         String::from_utf8(ran(&mut self.client(sql)).stdout).unwrap()
     }
 
+    /// What the agent has `mariadb-dump` print.
+    fn dump(&self) -> Vec<u8> {
+        let output = ran(Command::new("mariadb-dump")
+            .args(["--no-defaults", "--user=root", "--single-transaction"])
+            .args(["--skip-lock-tables", "--quick", "--hex-blob", "--routines"])
+            .args(["--triggers", "--events", "--default-character-set=utf8mb4"])
+            .arg(format!("--socket={}", self.socket.display()))
+            .args(["--databases", "--", "shop"]));
+        output.stdout
+    }
+
     /// What `mariadb-backup` streams.
     fn stream(&self) -> Vec<u8> {
         let target = tempfile::tempdir().unwrap();
@@ -132,6 +148,7 @@ impl Drop for Mariadb {
 /// A backup's data, and what the server said.
 pub(crate) struct Backup {
     pub(crate) stream: Vec<u8>,
+    pub(crate) dump: Vec<u8>,
     pub(crate) sums: String,
     pub(crate) version: String,
 }
@@ -144,6 +161,7 @@ pub(crate) async fn backup() -> &'static Backup {
             let server = Mariadb::fresh();
             Backup {
                 stream: server.stream(),
+                dump: server.dump(),
                 sums: server.sql(SUMS),
                 version: server.sql("SELECT VERSION()").trim().to_owned(),
             }
@@ -159,6 +177,15 @@ impl Backup {
 
     /// One whose summary says something else.
     pub(crate) fn archive_with(&self, change: impl FnOnce(&mut Summary)) -> Vec<u8> {
+        self.made("physical", &self.stream, change)
+    }
+
+    /// An archive of SQL.
+    pub(crate) fn logical(&self, dump: &[u8], change: impl FnOnce(&mut Summary)) -> Vec<u8> {
+        self.made("logical", dump, change)
+    }
+
+    fn made(&self, method: &str, data: &[u8], change: impl FnOnce(&mut Summary)) -> Vec<u8> {
         let now: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         let metadata = Metadata {
             format_version: FORMAT_VERSION,
@@ -166,7 +193,7 @@ impl Backup {
             server_flavour: "mariadb".to_owned(),
             server_version: self.version.clone(),
             server_uuid: None,
-            method: "physical".to_owned(),
+            method: method.to_owned(),
             tool: "mariadb-backup".to_owned(),
             tool_version: self.version.clone(),
             start_time: now,
@@ -188,8 +215,10 @@ impl Backup {
             users: None,
         };
         change(&mut summary);
-        let mut writer = ArchiveWriter::new(Vec::new(), &metadata, "xbs", Some(3)).unwrap();
-        writer.write_all(&self.stream).unwrap();
+        let extension = if method == "physical" { "xbs" } else { "sql" };
+        let writer = ArchiveWriter::new(Vec::new(), &metadata, extension, Some(3));
+        let mut writer = writer.unwrap();
+        writer.write_all(data).unwrap();
         writer.finish(summary).unwrap()
     }
 }

@@ -410,6 +410,64 @@ async fn a_bad_backup_fails_its_drill() {
     }
 }
 
+/// A drill of SQL, in a server with an empty data directory.
+async fn logical_drill(archive: &[u8], checks: Value) -> Option<(i32, Report)> {
+    let mut stored = Stored::new(archive, "tar.zst");
+    stored.manifest.method = "logical".to_owned();
+    stored.write_manifest();
+    let s3 = S3::of(&stored)?;
+    let root = Root::new();
+    let task = json!({"kind": "drillPrepare", "useMemory": null});
+    let (code, report) = root.run(&plan(&s3.endpoint, &stored, task)).await;
+    assert_eq!((code, report.reason), (0, None), "{report:?}");
+    assert_eq!(fs::read_dir(root.path(DATA_DIR)).unwrap().count(), 0);
+    crate::mariadb::install(&root.path(DATA_DIR));
+    let server = serve(root.0.path());
+    let task = json!({"kind": "drillCheck", "checks": checks});
+    let checked = root.run(&plan(&s3.endpoint, &stored, task)).await;
+    tokio::task::block_in_place(|| server.join().unwrap());
+    Some(checked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logical_backups_are_drilled_too() {
+    let backup = backup().await;
+    let archive = backup.logical(&backup.dump, |_| {});
+    let checks = json!([{"query": "SELECT COUNT(*) FROM shop.names", "expect": "3"}]);
+    let Some((code, report)) = logical_drill(&archive, checks).await else {
+        return;
+    };
+    assert_eq!((code, report.reason), (0, None), "{report:?}");
+    assert_eq!((report.tables, report.rows), (3, Some(53)));
+
+    // A table more than there is, and no database at all.
+    let lacks = backup.logical(&backup.dump, |summary| {
+        summary
+            .schemas
+            .get_mut("shop")
+            .unwrap()
+            .push("lost".to_owned());
+    });
+    let end = backup
+        .dump
+        .windows(21)
+        .rposition(|w| w == b"-- Dump completed on ");
+    let sandbox: Vec<u8> = backup
+        .dump
+        .split_inclusive(|b| *b == b'\n')
+        .next()
+        .unwrap()
+        .to_vec();
+    let empty = [&sandbox[..], &backup.dump[end.unwrap()..]].concat();
+    let empty = backup.logical(&empty, |summary| summary.schemas.clear());
+    for (archive, part) in [(&lacks, "shop.lost"), (&empty, "no table")] {
+        let (code, report) = logical_drill(archive, json!([])).await.unwrap();
+        let reason = Some(RestoreReason::CheckFailed);
+        assert_eq!((code, report.reason), (1, reason), "{report:?}");
+        assert!(report.message.contains(part), "{report:?}");
+    }
+}
+
 /// As a shell writes it when the kernel has killed the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_does_not_blame_the_backup() {

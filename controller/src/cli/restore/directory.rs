@@ -31,7 +31,7 @@ pub(super) async fn restore(
     };
     let source = Source {
         archive: StoredArchive::open(Arc::clone(&store), &manifest),
-        identities,
+        identities: Arc::new(identities),
         expected: manifest.expected(),
         backup_id: manifest.backup_id.clone(),
     };

@@ -21,6 +21,13 @@ pub(super) fn judge(metadata: &Metadata, status: &str, log: &str) -> Failed {
             "the drill's volume is full: give it more storage",
         );
     }
+    // The program could not be started.
+    if matches!(status, "126" | "127") {
+        return failed(
+            RestoreReason::PodFailed,
+            "the drill's image has no server that runs here: name an image of the backup's server",
+        );
+    }
     // As a shell tells of signal 9, which the kernel sends when memory is short, and 15.
     if matches!(status, "137" | "143") {
         return failed(
@@ -81,12 +88,13 @@ fn not_the_backups_fault(log: &str) -> Option<&'static str> {
     said.map(|(_, what)| *what)
 }
 
-/// Of the server, as its first lines say: `... (server 10.11.19-MariaDB) starting as process`,
-/// `... (mysqld 9.1.0) starting as process`.
+/// Of the server, as its first line says: `Starting MariaDB 10.11.19-MariaDB source revision ... as
+/// process 7`, before 10.9 and in MySQL `... (mysqld 9.1.0) starting as process 7`.
 fn version(log: &str) -> Option<&str> {
-    let line = log
-        .lines()
-        .rfind(|line| line.contains("starting as process"))?;
+    let line = log.lines().rfind(|line| line.contains(" as process "))?;
+    if let Some((_, version)) = line.split_once("Starting MariaDB ") {
+        return version.split_whitespace().next();
+    }
     let inside = line.split_once('(')?.1.split_once(')')?.0;
     inside.split_whitespace().last()
 }
@@ -136,7 +144,7 @@ mod tests {
         }
     }
 
-    const START: &str = "2026-03-01  2:00:00 0 [Note] mariadbd (server 10.11.19-MariaDB-deb12) starting as process 7 ...\n";
+    const START: &str = "2026-03-01  2:00:00 0 [Note] Starting MariaDB 10.11.19-MariaDB-deb12 source revision 0a1b server_uid x= as process 7\n";
 
     #[test]
     fn only_a_proven_fault_of_the_backup_blames_it() {
@@ -164,6 +172,13 @@ mod tests {
                 format!("{START}{corrupt}"),
                 PodFailed,
                 "page corruption",
+            ),
+            (
+                "physical",
+                "127",
+                "there is no mariadbd in this image".to_owned(),
+                PodFailed,
+                "name an image",
             ),
             (
                 "physical",
@@ -214,6 +229,8 @@ mod tests {
         assert_eq!(version(START), Some("10.11.19-MariaDB-deb12"));
         let mysql = "2026-03-01T02:00:00.000000Z 0 [System] [MY-010116] [Server] /usr/sbin/mysqld (mysqld 9.1.0) starting as process 7\n";
         assert_eq!(version(mysql), Some("9.1.0"));
+        let older = "2026-03-01  2:00:00 0 [Note] mysqld (server 10.6.20-MariaDB) starting as process 7 ...\n";
+        assert_eq!(version(older), Some("10.6.20-MariaDB"));
         assert_eq!(version("nothing"), None);
     }
 
