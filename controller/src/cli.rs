@@ -44,6 +44,9 @@ Examples:
     towline restore --store s3://backups/prod --latest --database shop \\
         --to-agent https://db.example.com:8474 --ca-file ca.crt --token-file token
 
+  Restore it into a folder that is thrown away, start a server on it, and ask that:
+    towline verify --store s3://backups/prod --latest --deep --check 'SELECT COUNT(*) > 0 FROM shop.orders => 1'
+
   Make BackupJobs of the backups in a BackupStore, after the cluster was lost:
     towline catalog import offsite --namespace shop
 
@@ -68,7 +71,7 @@ enum Command {
     Backup(Box<backup::BackupArgs>),
     /// List the backups of a store
     Ls(ls::LsArgs),
-    /// Read a backup back and check every sum
+    /// Read a backup back and check every sum, or restore it for proof
     Verify(verify::VerifyArgs),
     /// Restore a backup, without a cluster
     Restore(Box<restore::RestoreArgs>),

@@ -3,12 +3,13 @@
 
 mod agent;
 mod drill;
+pub mod local;
 pub mod progress;
 mod report;
 mod run;
 mod volume;
 
-pub use run::{Pod, run};
+pub use run::{Pod, Stop, run};
 pub use towline_agent::restore::checks::{Check, CheckResult};
 
 use crate::{api::BackupStoreSpec, reason::RestoreReason};

@@ -1,5 +1,7 @@
 //! `towline verify`: reads a backup back and says what that proved.
 
+mod deep;
+
 use super::{
     CliError, position,
     store::StoreArgs,
@@ -7,6 +9,8 @@ use super::{
 };
 use crate::{
     catalog::Manifest,
+    logical_restore::Backup,
+    restore_pod::{Check, Report},
     storage::Store,
     stored_archive::{StoredArchive, StoredError},
 };
@@ -14,6 +18,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use clap::Args;
 use std::{
     io::{self, Read},
+    path::PathBuf,
     sync::Arc,
 };
 use towline_agent::archive::{self, Identities, Verified};
@@ -21,8 +26,9 @@ use towline_agent::archive::{self, Identities, Verified};
 /// Which backup to read.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Reads every byte of the backup, but restores nothing: only a restore proves that it restores. \
-An encrypted one is opened with --identity; without it only its size and its SHA-256 are checked."
+    after_help = "Reads every byte of the backup, but restores nothing: only a restore proves that it restores, \
+which --deep does in a folder that is removed afterwards. An encrypted backup is opened with --identity; without it \
+only its size and its SHA-256 are checked."
 )]
 pub(super) struct VerifyArgs {
     #[command(flatten)]
@@ -30,6 +36,20 @@ pub(super) struct VerifyArgs {
 
     #[command(flatten)]
     identities: IdentityArgs,
+
+    /// Restore it too, start a server on it that nobody else reaches, check every table, and remove it all. The
+    /// programs of the backup's release series have to be here: server, client and backup tool
+    #[arg(long, help_heading = "Drill")]
+    deep: bool,
+
+    /// With --deep: ask this too, and compare the answer as text where one is given; repeatable
+    #[arg(long = "check", value_name = "SQL[=>VALUE]", requires = "deep", value_parser = deep::parse_check, help_heading = "Drill")]
+    checks: Vec<Check>,
+
+    /// With --deep: restore into a folder in this one, which needs room for the data [default: the system's for
+    /// such]
+    #[arg(long, value_name = "DIR", requires = "deep", help_heading = "Drill")]
+    tmp: Option<PathBuf>,
 
     #[command(flatten)]
     store: StoreArgs,
@@ -41,9 +61,29 @@ impl VerifyArgs {
         let identities = self.identities.open()?;
         let store = Arc::new(self.store.open(true)?);
         let manifest = which::find(&store, &self.store.namespace, &which).await?;
-        let verified = read_back(&store, &manifest, identities).await?;
-        print!("{}", proven(&manifest, verified.as_ref()));
-        Ok(())
+        if !self.deep {
+            let verified = read_back(&store, &manifest, identities).await?;
+            print!("{}", proven(&manifest, verified.as_ref()));
+            return Ok(());
+        }
+        if manifest.is_encrypted() && identities.is_empty() {
+            return Err(CliError::usage(format!(
+                "{} is encrypted: give --identity FILE, with the secret key of one of its recipients",
+                manifest.identity.folder()
+            )));
+        }
+        let folder = manifest.identity.folder();
+        let backup = Backup {
+            store,
+            manifest,
+            identities: Arc::new(identities),
+        };
+        let report = deep::drill(&backup, self.tmp.as_deref(), &self.checks).await?;
+        print!("{}", drilled(&folder, &report));
+        match report.reason {
+            None => Ok(()),
+            Some(reason) => Err(CliError::failed(format!("{reason}: {}", report.message))),
+        }
     }
 }
 
@@ -109,6 +149,32 @@ impl Read for Summed {
     }
 }
 
+/// What a drill found, line by line.
+fn drilled(folder: &str, report: &Report) -> String {
+    let verdict = match report.reason {
+        None => "good, restored and asked",
+        Some(reason) if reason.blames_backup() => "failed its drill",
+        Some(_) => "not proven: the drill could not be carried out",
+    };
+    let mut lines = vec![format!("{folder}: {verdict}")];
+    lines.extend(report.checks.iter().map(|check| {
+        let word = if check.passed { "passed" } else { "FAILED" };
+        format!("  {word}  {}: {}", check.check, check.found)
+    }));
+    if let Some(rows) = report.rows {
+        lines.push(format!("  tables    {} with {rows} rows", report.tables));
+        lines.push(format!("  position  {}", position(&report.position)));
+    }
+    plain(&lines.join("\n"))
+}
+
+/// What an archive or a server says of itself is a peer's text: without control characters.
+fn plain(text: &str) -> String {
+    text.lines()
+        .map(|l| l.chars().filter(|c| !c.is_control()).collect::<String>() + "\n")
+        .collect()
+}
+
 /// What was proven, line by line.
 fn proven(manifest: &Manifest, verified: Option<&Verified>) -> String {
     let found = if verified.is_some() {
@@ -140,8 +206,5 @@ fn proven(manifest: &Manifest, verified: Option<&Verified>) -> String {
         summary.schemas.len(),
         position(&summary.position),
     ));
-    // What an archive says of itself is a peer's text too.
-    out.lines()
-        .map(|l| l.chars().filter(|c| !c.is_control()).collect::<String>() + "\n")
-        .collect()
+    plain(&out)
 }

@@ -8,7 +8,7 @@ use super::{
     run::{Failed, Pod, Stop, find, source},
     volume,
 };
-use crate::reason::RestoreReason;
+use crate::{logical_restore::Backup, reason::RestoreReason};
 use serde::{Deserialize, Serialize};
 use std::{fs, io, path::PathBuf, time::Duration};
 use towline_agent::{
@@ -79,10 +79,22 @@ pub(super) async fn prepare(
     report: &mut Report,
 ) -> Result<(), Failed> {
     let backup = find(pod, plan, &mut stop).await?;
+    restore(pod, &backup, use_memory, progress, stop, report).await
+}
+
+/// Restores a physical backup, or proves a logical one, and leaves a note for who asks the server.
+pub(super) async fn restore(
+    pod: &Pod,
+    backup: &Backup,
+    use_memory: Option<u64>,
+    progress: &Progress,
+    stop: Stop<'_>,
+    report: &mut Report,
+) -> Result<(), Failed> {
     let bytes = backup.manifest.bytes;
     let hand_over = if backup.manifest.method == "physical" {
         let restored =
-            volume::into_directory(pod, &backup, use_memory, progress, stop, report).await?;
+            volume::into_directory(pod, backup, use_memory, progress, stop, report).await?;
         let Restored {
             metadata, summary, ..
         } = restored;
@@ -112,9 +124,18 @@ pub(super) async fn prepare(
     })
 }
 
+/// Where the backup is found, where it has to be read once more.
+#[derive(Clone, Copy)]
+pub(super) enum Reader<'a> {
+    /// By a pod's plan.
+    Plan(&'a Plan),
+    /// It was found already.
+    Found(&'a Backup),
+}
+
 pub(super) async fn check(
     pod: &Pod,
-    plan: &Plan,
+    reader: Reader<'_>,
     user: &[Check],
     progress: &Progress,
     mut stop: Stop<'_>,
@@ -122,7 +143,7 @@ pub(super) async fn check(
 ) -> Result<(), Failed> {
     let drill = Drill::new(pod)?;
     let outcome = drill
-        .run(pod, plan, user, progress, &mut stop, report)
+        .run(pod, reader, user, progress, &mut stop, report)
         .await;
     // The pod ends only when its server does.
     if let Ok(session) = drill.connection(ANSWER).connect().await {
@@ -162,7 +183,7 @@ impl Drill {
     async fn run(
         &self,
         pod: &Pod,
-        plan: &Plan,
+        reader: Reader<'_>,
         user: &[Check],
         progress: &Progress,
         stop: &mut Stop<'_>,
@@ -179,7 +200,7 @@ impl Drill {
         self.is_up(stop).await?;
         // One without a database is told by the checks.
         if let Some(dump) = dump.as_ref().filter(|dump| !dump.databases.is_empty()) {
-            self.load(pod, plan, dump, progress, stop).await?;
+            self.load(pod, reader, dump, progress, stop).await?;
         }
         progress.enter(Stage::Checking, 0);
         let connection = self.connection(QUESTION);
@@ -206,12 +227,15 @@ impl Drill {
     async fn load(
         &self,
         pod: &Pod,
-        plan: &Plan,
+        reader: Reader<'_>,
         dump: &Dump,
         progress: &Progress,
         stop: &mut Stop<'_>,
     ) -> Result<(), Failed> {
-        let backup = find(pod, plan, stop).await?;
+        let backup = match reader {
+            Reader::Plan(plan) => find(pod, plan, stop).await?,
+            Reader::Found(backup) => backup.clone(),
+        };
         let proven = Proven {
             verified: Verified {
                 metadata: self.hand_over.metadata.clone(),

@@ -23,7 +23,7 @@ use towline_agent::{
 };
 
 /// Resolves when the pod has to end, with who wants it.
-pub(super) type Stop<'a> = Pin<&'a mut (dyn Future<Output = String> + Send)>;
+pub type Stop<'a> = Pin<&'a mut (dyn Future<Output = String> + Send)>;
 
 /// The pod as this process sees it.
 #[derive(Clone, Debug)]
@@ -91,13 +91,18 @@ pub async fn run(
 ) -> Report {
     let stop = std::pin::pin!(stop);
     let mut report = Report::default();
-    let ended = execute(pod, plan, progress, stop, &mut report).await;
-    if let Err(Failed { reason, message }) = ended {
+    let outcome = execute(pod, plan, progress, stop, &mut report).await;
+    progress.enter(Stage::Ended, 0);
+    report::fit(ended(report, outcome))
+}
+
+/// The report with how it ended.
+pub(super) fn ended(mut report: Report, outcome: Result<(), Failed>) -> Report {
+    if let Err(Failed { reason, message }) = outcome {
         report.reason = Some(reason);
         report.message = message;
     }
-    progress.enter(Stage::Ended, 0);
-    report::fit(report)
+    report
 }
 
 async fn execute(
@@ -123,7 +128,15 @@ async fn execute(
             drill::prepare(pod, plan, *use_memory, progress, stop, report).await
         }
         Task::DrillCheck { checks } => {
-            drill::check(pod, plan, checks, progress, stop, report).await
+            drill::check(
+                pod,
+                drill::Reader::Plan(plan),
+                checks,
+                progress,
+                stop,
+                report,
+            )
+            .await
         }
     }
 }

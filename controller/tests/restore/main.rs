@@ -3,6 +3,7 @@
 // Helpers outside #[test] functions are tests too.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod deep;
 mod directory;
 mod logical;
 mod mariadb;
