@@ -16,7 +16,7 @@ mod tidy;
 use crate::{
     api::{
         RestoreJob, RestoreJobSpec, RestoreJobStatus, conditions,
-        restore::{FAILED, RestorePhase},
+        restore::{FAILED, PROGRESSING, RestorePhase},
     },
     context::Context,
     error::Error,
@@ -29,7 +29,7 @@ use kube::{
     api::{ListParams, PostParams},
     runtime::controller::Action,
 };
-use outcome::{Observed, Outcome, Seen};
+use outcome::{Observed, Outcome, Seen, Wait};
 use plan::Step;
 use record::Record;
 use resolve::Found;
@@ -252,14 +252,17 @@ impl Subject<'_> {
             job: job.as_ref(),
             pod: pod.as_ref(),
             had_pod: status.pod.is_some(),
-            waiting_since: status.waiting_since.map(|t| t.0),
+            waiting: status.waiting_since.as_ref().and_then(|since| {
+                let progressing = conditions::get(&status.conditions, PROGRESSING)?;
+                Some((Wait::of(&progressing.reason)?, since.0))
+            }),
             over: plan::is_over(&self.job.spec, &self.status(), self.now),
             now: self.now,
         });
         let pod_name = pod.as_ref().map(ResourceExt::name_any);
         match seen {
-            Seen::Waiting(why) => {
-                self.change(|record| record.waiting(pod_name.as_deref(), &why))
+            Seen::Waiting(wait, why) => {
+                self.change(|record| record.waiting(pod_name.as_deref(), wait, &why))
                     .await?;
                 Ok(Action::requeue(LOOK_EVERY))
             }

@@ -47,19 +47,51 @@ pub(super) struct Observed<'a> {
     pub(super) pod: Option<&'a Pod>,
     /// Whether it was ever seen to have one.
     pub(super) had_pod: bool,
-    /// Since when the pod cannot go on.
-    pub(super) waiting_since: Option<Timestamp>,
+    /// What the pod was seen to wait for, and since when.
+    pub(super) waiting: Option<(Wait, Timestamp)>,
     /// Whether the restore's deadline is over.
     pub(super) over: bool,
     /// Now.
     pub(super) now: Timestamp,
 }
 
+/// What a pod may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Node, volumes, images: they may take their time.
+    Things,
+    /// What the kubelet has tried and could not do, an image that is not there, say.
+    Stuck,
+}
+
+impl Wait {
+    /// The reason in the condition Progressing.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Things => "Waiting",
+            Self::Stuck => "Stuck",
+        }
+    }
+
+    /// What the condition Progressing says.
+    pub(super) fn of(reason: &str) -> Option<Self> {
+        let all = [Self::Things, Self::Stuck];
+        all.into_iter().find(|wait| wait.as_str() == reason)
+    }
+
+    const fn patience(self) -> SignedDuration {
+        match self {
+            Self::Things => PATIENCE,
+            Self::Stuck => SHORT_PATIENCE,
+        }
+    }
+}
+
 /// What it tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     /// The pod waits for something.
-    Waiting(String),
+    Waiting(Wait, String),
     /// It works.
     Running,
     /// It has ended.
@@ -141,17 +173,18 @@ fn without_pod(observed: &Observed<'_>, job: &Job) -> Seen {
             ),
         )));
     }
-    Seen::Waiting("its pod is about to be created".to_owned())
+    Seen::Waiting(Wait::Things, "its pod is about to be created".to_owned())
 }
 
 /// A pod that has not ended.
 fn going(observed: &Observed<'_>, pod: &Pod) -> Seen {
-    let Some((why, patience)) = waiting(pod) else {
+    let Some((wait, why)) = waiting(pod) else {
         return Seen::Running;
     };
-    let since = observed.waiting_since.unwrap_or(observed.now);
-    if observed.now.duration_since(since) < patience {
-        return Seen::Waiting(why);
+    let before = observed.waiting.filter(|(before, _)| *before == wait);
+    let since = before.map_or(observed.now, |(_, since)| since);
+    if observed.now.duration_since(since) < wait.patience() {
+        return Seen::Waiting(wait, why);
     }
     let begun = statuses(pod, RESTORE).any(|s| began(s.state.as_ref()));
     let written = (!begun || observed.kind == Kind::Drill).then_some(false);
@@ -165,8 +198,8 @@ fn going(observed: &Observed<'_>, pod: &Pod) -> Seen {
     )))
 }
 
-/// What a pod waits for, and how long it may.
-fn waiting(pod: &Pod) -> Option<(String, SignedDuration)> {
+/// What a pod waits for.
+fn waiting(pod: &Pod) -> Option<(Wait, String)> {
     let status = pod.status.as_ref();
     let containers = all_statuses(pod);
     let stuck = containers.filter_map(|container| {
@@ -182,7 +215,7 @@ fn waiting(pod: &Pod) -> Option<(String, SignedDuration)> {
         })
     });
     if let Some(why) = stuck.into_iter().next() {
-        return Some((why, SHORT_PATIENCE));
+        return Some((Wait::Stuck, why));
     }
     if status.and_then(|s| s.phase.as_deref()).unwrap_or("Pending") != "Pending" {
         return None;
@@ -209,7 +242,7 @@ fn waiting(pod: &Pod) -> Option<(String, SignedDuration)> {
         ),
         None => "its pod waits for its volumes and images".to_owned(),
     };
-    Some((why, PATIENCE))
+    Some((Wait::Things, why))
 }
 
 /// How a pod ended; `None`: it has not.

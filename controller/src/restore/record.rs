@@ -1,6 +1,6 @@
 //! How a restore's status changes: pure functions, so that what a person will read is tested as a table.
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Wait};
 use crate::{
     api::{
         RestoreJobSpec, RestoreJobStatus,
@@ -82,10 +82,13 @@ impl Record<'_> {
     }
 
     /// The Job's pod waits for something.
-    pub(super) fn waiting(&mut self, pod: Option<&str>, why: &str) {
+    pub(super) fn waiting(&mut self, pod: Option<&str>, wait: Wait, why: &str) {
         self.seen(pod);
-        self.status.waiting_since.get_or_insert(Time(self.now));
-        self.progressing(Status::True, "Waiting", why);
+        let before = conditions::get(&self.status.conditions, PROGRESSING);
+        if before.is_none_or(|c| Wait::of(&c.reason) != Some(wait)) {
+            self.status.waiting_since = Some(Time(self.now));
+        }
+        self.progressing(Status::True, wait.as_str(), why);
     }
 
     /// The pod works; `look` is what it says of itself, if it could be asked.

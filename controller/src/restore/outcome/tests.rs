@@ -31,12 +31,17 @@ fn one(phase: &str, state: Value) -> Pod {
 }
 
 fn see(kind: Kind, job: Option<&Job>, pod: Option<&Pod>, now: i64) -> Seen {
+    see_after(Wait::Things, kind, job, pod, now)
+}
+
+/// What is seen of a pod that has waited like that since 0.
+fn see_after(wait: Wait, kind: Kind, job: Option<&Job>, pod: Option<&Pod>, now: i64) -> Seen {
     look(&Observed {
         kind,
         job,
         pod,
         had_pod: false,
-        waiting_since: Some(t(0)),
+        waiting: Some((wait, t(0))),
         over: false,
         now: t(now),
     })
@@ -275,14 +280,30 @@ fn what_cannot_start_is_given_time_and_then_named() {
         ),
         (Kind::Drill, server, 60, "container server cannot start"),
     ] {
-        let early = see(kind, Some(&job), Some(&pod), patience - 1);
+        let wait = if patience == 60 {
+            Wait::Stuck
+        } else {
+            Wait::Things
+        };
+        let early = see_after(wait, kind, Some(&job), Some(&pod), patience - 1);
         assert!(
-            matches!(&early, Seen::Waiting(why) if why.contains(part)),
+            matches!(&early, Seen::Waiting(_, why) if why.contains(part)),
             "{early:?}"
         );
-        let Seen::Ended(late) = see(kind, Some(&job), Some(&pod), patience) else {
+        let Seen::Ended(late) = see_after(wait, kind, Some(&job), Some(&pod), patience) else {
             panic!("{part}");
         };
+        // What it waited for before does not count.
+        let other = if patience == 60 {
+            Wait::Things
+        } else {
+            Wait::Stuck
+        };
+        let anew = see_after(other, kind, Some(&job), Some(&pod), patience);
+        assert!(
+            matches!(anew, Seen::Waiting(now, _) if now == wait),
+            "{anew:?}"
+        );
         assert_eq!(late.reason, Some(RestoreReason::PodFailed));
         assert_eq!(late.target_written, Some(false));
         assert!(late.message.contains(part), "{}", late.message);
@@ -294,7 +315,7 @@ fn without_a_pod_the_job_tells() {
     let running = job(json!([]));
     assert!(matches!(
         see(Kind::Volume, Some(&running), None, 120),
-        Seen::Waiting(_)
+        Seen::Waiting(..)
     ));
     let failed =
         |reason: &str| job(json!([{"type": "Failed", "status": "True", "reason": reason}]));
@@ -326,7 +347,7 @@ fn a_pod_that_was_there_and_is_not_any_more_was_ended() {
             job: Some(&job),
             pod: None,
             had_pod,
-            waiting_since: None,
+            waiting: None,
             over: false,
             now: t(500),
         });
@@ -346,7 +367,7 @@ fn after_the_deadline_only_a_report_counts() {
             job: Some(&job),
             pod: Some(pod),
             had_pod: true,
-            waiting_since: None,
+            waiting: None,
             over: true,
             now: t(60),
         });

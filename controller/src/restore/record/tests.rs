@@ -69,9 +69,11 @@ fn a_restore_that_succeeds() {
     at(&spec, &mut status, 3).admitted("r-restore");
     assert_eq!(status.phase, RestorePhase::Running);
     at(&spec, &mut status, 4).created("u");
-    at(&spec, &mut status, 5).waiting(None, "w");
-    at(&spec, &mut status, 9).waiting(Some("p"), "w");
+    at(&spec, &mut status, 5).waiting(None, Wait::Things, "w");
+    at(&spec, &mut status, 9).waiting(Some("p"), Wait::Things, "w");
     assert_eq!(status.waiting_since, Some(Time(t(5))));
+    at(&spec, &mut status, 9).waiting(Some("p"), Wait::Stuck, "s");
+    assert_eq!(status.waiting_since, Some(Time(t(9))));
     let look = Look {
         stage: Stage::Extracting,
         bytes: 100 << 20,
@@ -162,9 +164,9 @@ fn while_nothing_happens_nothing_is_written() {
     let spec = spec(json!({"drill": {"image": "i"}}));
     let mut status = RestoreJobStatus::default();
     at(&spec, &mut status, 0).take_up();
-    at(&spec, &mut status, 5).waiting(Some("p"), "w");
+    at(&spec, &mut status, 5).waiting(Some("p"), Wait::Things, "w");
     let before = status.clone();
-    at(&spec, &mut status, 9).waiting(Some("p"), "w");
+    at(&spec, &mut status, 9).waiting(Some("p"), Wait::Things, "w");
     assert_eq!(status, before);
     let look = Look {
         stage: Stage::Preparing,
