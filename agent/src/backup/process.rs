@@ -52,6 +52,15 @@ impl Process {
         status
     }
 
+    /// Ends at once a tool that has nothing to put in order. Returns when it is reaped.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub(crate) async fn kill(&mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::KILL);
+        self.child.wait().await
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(group) = self.group {
             // A group that is gone already is what we want.

@@ -133,7 +133,8 @@ impl Client {
 
     /// Ends it, and its session at the server. It is reaped when this returns.
     pub(super) async fn end(mut self) {
-        if let Err(error) = self.process.end().await {
+        // It waits for its input on SIGINT, too; its session is ended below.
+        if let Err(error) = self.process.kill().await {
             tracing::error!(%error, "the client cannot be waited for");
         }
         // Not before: at the end of its input a client runs what it has, half a statement too.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use towline_agent::server::{Auth, TokenFile};
 
-const ENDPOINTS: [(&str, &str); 9] = [
+const ENDPOINTS: [(&str, &str); 11] = [
     ("GET", "/v1/backup"),
     ("HEAD", "/v1/backup"),
     ("POST", "/v1/backup"),
@@ -20,6 +20,8 @@ const ENDPOINTS: [(&str, &str); 9] = [
     ("GET", "/v1/"),
     ("GET", "/"),
     ("GET", "/metrics"),
+    ("POST", "/v1/restore"),
+    ("GET", "/v1/restore"),
 ];
 
 /// What comes back from [`ENDPOINTS`].
@@ -29,12 +31,12 @@ enum Expect {
     Nothing,
     /// The same everywhere: not even which paths exist is told.
     Always(u16),
-    Each([u16; 9]),
+    Each([u16; 11]),
 }
 
-const EVERYTHING: Expect = Expect::Each([200, 405, 405, 200, 404, 404, 404, 404, 404]);
-const BACKUP_ONLY: Expect = Expect::Each([200, 405, 405, 200, 403, 404, 404, 404, 404]);
-const CANCEL_ONLY: Expect = Expect::Each([403, 405, 405, 200, 404, 404, 404, 404, 404]);
+const EVERYTHING: Expect = Expect::Each([200, 405, 405, 200, 404, 404, 404, 404, 404, 400, 405]);
+const BACKUP_ONLY: Expect = Expect::Each([200, 405, 405, 200, 403, 404, 404, 404, 404, 403, 405]);
+const CANCEL_ONLY: Expect = Expect::Each([403, 405, 405, 200, 404, 404, 404, 404, 404, 403, 405]);
 
 /// How a caller connects.
 #[derive(Clone, Copy)]

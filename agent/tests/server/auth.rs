@@ -69,6 +69,7 @@ async fn a_missing_scope_and_a_wrong_method_are_named() {
     for (line, token, scope) in [
         ("GET /v1/backup", "c-token", "backup"),
         ("DELETE /v1/backup/b-9", "b-token", "cancel"),
+        ("POST /v1/restore", "b-token", "restore"),
     ] {
         let answer = ask(line, token).await;
         assert_eq!(answer.status(), 403);
@@ -82,6 +83,7 @@ async fn a_missing_scope_and_a_wrong_method_are_named() {
         ("POST /v1/backup", "GET"),
         ("GET /v1/backup/b-9", "DELETE"),
         ("PUT /v1/info", "GET"),
+        ("GET /v1/restore", "POST"),
     ] {
         let answer = ask(line, "all-token").await;
         assert_eq!(answer.status(), 405);

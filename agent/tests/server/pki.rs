@@ -190,7 +190,7 @@ impl Mount {
 }
 
 pub(crate) const TOKENS: &str =
-    "all-token backup cancel # everything\nb-token backup\nc-token cancel\n";
+    "all-token backup cancel restore # everything\nb-token backup\nc-token cancel\n";
 
 /// Who may call, beside what the mount holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
