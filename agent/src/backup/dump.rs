@@ -5,17 +5,25 @@ use crate::database::Tables;
 
 /// Bytes of a line that are looked at: the longest name is 64 characters, quoted twice over.
 const LINE: usize = 1024;
+/// Bytes at the end of a line, for the delimiter that ends a body.
+const TAIL: usize = 64;
 
 /// Looks at the SQL of a dump tool. Rows cannot imitate what it looks for: the tools write line
 /// breaks in values as `\n`. Bodies of routines, triggers and events could, for they are written as
-/// they are; they stand between two `DELIMITER` lines and are passed over. A comment in a body can
-/// imitate `DELIMITER` too, so a position counts only where the tool was asked for it: then its own
+/// they are; they stand between two `DELIMITER` lines and are passed over. The second one counts only
+/// after a line that ends a statement, which a comment in a body can still imitate. So a position counts
+/// only where the tool was asked for it: then its own
 /// is the first (binary log, before any schema) or the last (MariaDB's GTID, after all of them).
 /// Tables are compared with the server's in any case.
 #[derive(Debug)]
 pub(super) struct Dump {
     asked: Asked,
     line: Vec<u8>,
+    /// The end of the line.
+    tail: Vec<u8>,
+    delimiter: String,
+    /// Whether the last line with anything on it ends with the delimiter.
+    ended: bool,
     schema: String,
     tables: Tables,
     position: Position,
@@ -38,6 +46,9 @@ impl Dump {
         Self {
             asked,
             line: Vec::new(),
+            tail: Vec::new(),
+            delimiter: ";".to_owned(),
+            ended: true,
             schema: String::new(),
             tables: Tables::new(),
             position: Position::default(),
@@ -66,6 +77,10 @@ impl Dump {
     fn keep(&mut self, data: &[u8]) {
         let room = LINE - self.line.len();
         self.line.extend_from_slice(&data[..data.len().min(room)]);
+        let last = &data[data.len().saturating_sub(TAIL)..];
+        self.tail.extend_from_slice(last);
+        let more = self.tail.len().saturating_sub(TAIL);
+        self.tail.drain(..more);
     }
 
     fn end_line(&mut self) {
@@ -74,14 +89,22 @@ impl Dump {
         self.look(&text);
         self.line = line;
         self.line.clear();
+        let tail = self.tail.trim_ascii_end();
+        if !tail.is_empty() {
+            self.ended = tail.ends_with(self.delimiter.as_bytes());
+        }
+        self.tail.clear();
     }
 
     fn look(&mut self, line: &str) {
         if !line.is_empty() {
             self.completed = line.starts_with("-- Dump completed");
         }
-        if let Some(delimiter) = line.strip_prefix("DELIMITER ") {
-            self.in_body = delimiter.trim() != ";";
+        if let Some(delimiter) = line.strip_prefix("DELIMITER ")
+            && (self.ended || !self.in_body)
+        {
+            self.delimiter = delimiter.trim().to_owned();
+            self.in_body = self.delimiter != ";";
             return;
         }
         if self.in_body {
@@ -235,6 +258,39 @@ mod tests {
         let (completed, found, position) = dump.finish();
         assert!(completed);
         assert_eq!((found, position), (tables(&[]), Position::default()));
+    }
+
+    /// A comment in a body may hold a whole dump: the tables after it are still found.
+    #[test]
+    fn a_delimiter_in_a_comment_ends_no_body() {
+        for size in [1, 7, 4096] {
+            for sql in [
+                include_str!("../../tests/fixtures/mariadb-dump-10.11.sql"),
+                include_str!("../../tests/fixtures/mysqldump-9.sql"),
+            ] {
+                let body = "BEGIN\n-- Current Database: `other`\n";
+                assert!(sql.contains(body));
+                let sql = sql.replace(
+                    body,
+                    "BEGIN\n/*\nDELIMITER ;\nUSE `other`;\nCREATE TABLE `evil` (\n*/\n",
+                );
+                let sql = sql.replace(
+                    "-- Final view structure",
+                    "CREATE TABLE `last` (\n-- Final view structure",
+                );
+                let mut dump = Dump::new(ASKED);
+                sql.as_bytes()
+                    .chunks(size)
+                    .for_each(|chunk| dump.data(chunk));
+                let (completed, found, _) = dump.finish();
+                assert!(completed);
+                assert!(
+                    found["shop"].contains("t") && found["shop"].contains("last"),
+                    "{found:?}"
+                );
+                assert_eq!(found["other"], ["elsewhere".to_owned()].into(), "{found:?}");
+            }
+        }
     }
 
     #[test]
