@@ -11,7 +11,7 @@ E2E_THREADS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local demo-clean test test-full bench bench-scale bench-pull bench-agent bench-locks check lint unit scripts crds chart images cluster-up cluster-down cluster-deps cluster-programs e2e
+.PHONY: help demo demo-local demo-clean test test-full bench bench-scale bench-pull bench-restore bench-agent bench-locks check lint unit scripts crds chart images cluster-up cluster-down cluster-deps cluster-programs e2e
 
 help: ## This list
 	@printf 'make TARGET, with\n\n'
@@ -44,7 +44,7 @@ bench: ## What the README promises, measured with release builds
 	@$(cluster) up
 	@$(cluster) images
 	@eval "$$($(cluster) env)" && cargo bench --locked --workspace --bench cluster
-	@$(MAKE) --no-print-directory bench-scale bench-pull bench-agent bench-locks
+	@$(MAKE) --no-print-directory bench-scale bench-pull bench-restore bench-agent bench-locks
 
 bench-scale: ## Thousands of objects, and many jobs due at once, on the cluster
 	@$(cluster) up
@@ -55,6 +55,11 @@ bench-pull: ## `towline backup` against curl and rclone, to the cluster's S3 ser
 	@$(cluster) up
 	cargo build --locked --workspace --release --bin towline
 	@eval "$$($(cluster) env)" && cargo bench --locked --workspace --bench pull
+
+bench-restore: ## `towline restore` against the plain pipe, from the cluster's S3 server
+	@$(cluster) up
+	cargo build --locked --workspace --release --bin towline --bin towline-agent
+	@eval "$$($(cluster) env)" && cargo bench --locked --workspace --bench restore
 
 bench-agent: ## The agent alone against the plain pipe, on a local MariaDB
 	cargo build --locked --workspace --release --bin towline-agent

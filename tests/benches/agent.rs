@@ -42,7 +42,7 @@ async fn main() {
     let runs = number("TOWLINE_BENCH_RUNS", 5);
     let dir = tempfile::tempdir().unwrap();
     let server = LocalServer::fresh(dir.path()).await;
-    fill(&server, mib).await;
+    server.fill(mib).await;
     let agent = Agent::start(dir.path(), server.socket(), &[]).await;
 
     // Files are in the page cache for all the measured ones.
@@ -122,36 +122,6 @@ async fn main() {
         idle_tls < 20.0,
     );
     server.stop().await;
-}
-
-/// Rows as applications have them: numbers, words that repeat, hex digits, and a quarter of bytes
-/// that do not compress.
-async fn fill(server: &LocalServer, mib: usize) {
-    server
-        .query(
-            "CREATE DATABASE bulk;
-             CREATE TABLE bulk.t (id BIGINT PRIMARY KEY, customer INT, made DATETIME, state VARCHAR(10),
-                 title VARCHAR(200), token CHAR(64), note TEXT, photo BLOB)",
-        )
-        .await;
-    // A row takes 1 KiB and some; batches are of 64 MiB.
-    let rows = 64 << 10;
-    for batch in 0..mib.div_ceil(64) {
-        let from = batch * rows;
-        server
-            .query(&format!(
-                "USE bulk; INSERT INTO t SELECT seq, seq * 7919 % 100003, '2026-01-01' + INTERVAL seq SECOND,
-                     ELT(1 + seq % 4, 'new', 'paid', 'sent', 'returned'),
-                     CONCAT('Order ', seq, ' of customer ', seq * 7919 % 100003, ', thank you'),
-                     SHA2(seq, 256),
-                     CONCAT(REPEAT(CONCAT('line ', seq % 977, ': delivered to the door; '), 8), HEX(RANDOM_BYTES(120))),
-                     RANDOM_BYTES(256)
-                 FROM seq_{}_to_{}",
-                from + 1,
-                from + rows,
-            ))
-            .await;
-    }
 }
 
 /// What one backup took.
