@@ -33,7 +33,7 @@ pub const NOT_INITIALISED: i32 = 70;
 /// a label, the name of its Job.
 pub const LABEL: &str = "towline.dev/restore";
 /// The same, by which it is found: the uid of its RestoreJob.
-pub const LABEL_UID: &str = "towline.dev/restore-uid";
+pub const LABEL_UID: &str = "towline.dev/restore-job-uid";
 
 /// User and group of the images of MariaDB and MySQL.
 const SERVER_ID: i64 = 999;
