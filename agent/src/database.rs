@@ -109,6 +109,12 @@ pub enum DatabaseError {
         /// What the server said.
         message: String,
     },
+    /// What was asked is no SQL.
+    #[error("{message}")]
+    NoSql {
+        /// What the server said.
+        message: String,
+    },
     /// The password file cannot be read.
     #[error("cannot read the password file {path}: {source}")]
     PasswordFile {

@@ -12,6 +12,9 @@ const WHOLE: [&str; 3] = [
     "The storage engine for the table doesn't support check",
 ];
 
+/// `ER_PARSE_ERROR` of both flavours.
+const PARSE_ERROR: u16 = 1064;
+
 impl Session {
     /// Every table of the users' schemas that holds rows of its own: no views, no sequences.
     ///
@@ -74,7 +77,7 @@ impl Session {
     /// answer without rows.
     ///
     /// # Errors
-    /// [`DatabaseError`].
+    /// [`DatabaseError`]; [`DatabaseError::NoSql`] where the query is none.
     pub async fn first_value(
         &mut self,
         query: &str,
@@ -84,7 +87,14 @@ impl Session {
         let asking = self.conn.query_first::<Row, _>(query);
         let answer = tokio::time::timeout(self.connection.timeout, asking).await;
         let answer = answer.map_err(|_| self.connection.timed_out(doing))?;
-        let row = answer.map_err(|error| self.connection.failed(doing, error))?;
+        let row = answer.map_err(|error| match error {
+            mysql_async::Error::Server(error) if error.code == PARSE_ERROR => {
+                DatabaseError::NoSql {
+                    message: error.to_string(),
+                }
+            }
+            error => self.connection.failed(doing, error),
+        })?;
         Ok(row.map(|row| text_at(&row, 0)))
     }
 

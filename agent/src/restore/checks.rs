@@ -75,7 +75,8 @@ impl Checked {
 /// The connection's timeout is for each question: to check or count a large table takes its time.
 ///
 /// # Errors
-/// [`RestoreError::Database`] when the server does not answer, or goes away.
+/// [`RestoreError::Database`] when the server does not answer, or goes away; [`RestoreError::Invalid`] for
+/// a query of the user's that is no SQL.
 pub async fn run(
     connection: &Connection,
     summary: &Summary,
@@ -119,6 +120,13 @@ pub async fn run(
         let (passed, found) = match session.first_value(&check.query).await {
             Ok(value) => judge(check, value),
             Err(DatabaseError::Query { message, .. }) => (false, message),
+            // The query's fault, and not the backup's.
+            Err(DatabaseError::NoSql { message }) => {
+                return Err(RestoreError::Invalid(format!(
+                    "the check {:?} is no SQL that this server understands, so nothing is said of the backup: correct it ({message})",
+                    check.query
+                )));
+            }
             Err(error) => return Err(gone(error)),
         };
         checked.add(&check.query, passed, &found);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use towline_agent::archive::Summary;
 use towline_agent::backup::Method;
 use towline_agent::database::{Address, Connection, Flavour};
+use towline_agent::restore::RestoreError;
 use towline_agent::restore::checks::{self, Check};
 use towline_agent::restore::drill_server::{server_arguments, write_settings};
 
@@ -152,6 +153,17 @@ async fn each_fault_is_found_and_named() {
     assert!(
         !last.passed && last.found.contains("shop.nothing"),
         "{last:?}"
+    );
+
+    // A query that is none says nothing about the data.
+    let typo = Check {
+        query: "SELECT FORM shop.orders WHERE".to_owned(),
+        expect: None,
+    };
+    let error = checks::run(&drill.connection, &summary, &[typo]).await;
+    assert!(
+        matches!(&error, Err(RestoreError::Invalid(text)) if text.contains("FORM")),
+        "{error:?}"
     );
 
     // A backup that knows of a table more, and one that knows of none.

@@ -112,6 +112,15 @@ async fn a_good_backup_passes(flavour: &'static str, method: &str) {
         "{message}"
     );
     verified(&ns, "bkjob", "backup", "False").await;
+
+    // A query with a fault of its own says nothing about the backup.
+    let before = self::proofs(&bucket).await.len();
+    let no_sql = json!({"checks": [{"query": "SELECT FORM shop.orders WHERE"}]});
+    ns.restore("no-sql", &of("backup"), &drill(&ns, flavour), &no_sql)
+        .await;
+    let message = ns.restore_fails("no-sql", "InvalidSpec").await;
+    assert!(message.contains("FORM"), "{message}");
+    assert_eq!(self::proofs(&bucket).await.len(), before);
     nothing_runs(&ns).await;
     ns.delete().await;
 }
