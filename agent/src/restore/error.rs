@@ -36,7 +36,7 @@ pub enum RestoreError {
         stderr: String,
     },
     /// There is no room left.
-    #[error("no space is left on {place}: {message}")]
+    #[error("no space is left on {place}: {message}; restore into a larger volume")]
     NoSpace {
         /// Where.
         place: String,
