@@ -209,7 +209,7 @@ impl Bench {
             })
             .collect();
         let script = format!(
-            "set -o pipefail; curl -sSf --aws-sigv4 aws:amz:us-east-1:s3 -u \"$KEY\" {} | zstd -dc | \
+            "set -o pipefail; curl -sSf --aws-sigv4 aws:amz:us-east-1:s3 -H x-amz-content-sha256:UNSIGNED-PAYLOAD -u \"$KEY\" {} | zstd -dc | \
              tar -xO --wildcards 'data/*' | mbstream -x -C '{into}' && sync -f '{into}'",
             urls.join(" "),
             into = into.display(),
