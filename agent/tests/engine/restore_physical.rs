@@ -79,7 +79,8 @@ impl Place {
         assert!(said.contains(reason), "{said:?} lacks {reason:?}");
         // The backup tool writes its verdict on the files here.
         if let Ok(text) = fs::read_to_string(self.data().join("xtrabackup_checkpoints")) {
-            assert!(text.contains("full-backuped"), "{text}");
+            // Empty where the extracting tool was ended before it wrote what it had just created.
+            assert!(text.is_empty() || text.contains("full-backuped"), "{text}");
         }
         assert_eq!(tools(self.0.path()), Vec::<String>::new());
     }
