@@ -1,5 +1,6 @@
 //! Reads an archive back and believes nothing that its sums do not prove.
 
+mod ahead;
 pub(super) mod error;
 mod order;
 
@@ -74,7 +75,7 @@ impl<W: Write> Sink for DataOnly<W> {
 /// # Errors
 /// [`ArchiveError`] for anything cut, altered, out of order, newer than we know, or unreadable; an
 /// encrypted one is [`ArchiveError::Encrypted`].
-pub fn verify(archive: impl Read, data: impl Write) -> Result<Verified, ArchiveError> {
+pub fn verify(archive: impl Read + Send, data: impl Write) -> Result<Verified, ArchiveError> {
     verify_with(&Identities::default(), archive, data)
 }
 
@@ -84,7 +85,7 @@ pub fn verify(archive: impl Read, data: impl Write) -> Result<Verified, ArchiveE
 /// [`verify`]'s, and [`ArchiveError::NotForUs`].
 pub fn verify_with(
     identities: &Identities,
-    archive: impl Read,
+    archive: impl Read + Send,
     data: impl Write,
 ) -> Result<Verified, ArchiveError> {
     let mut sink = DataOnly(data);
@@ -101,7 +102,7 @@ pub fn verify_with(
 /// with the head of the age file.
 pub fn open<'a>(
     identities: &Identities,
-    archive: impl Read + 'a,
+    archive: impl Read + Send + 'a,
 ) -> Result<Opened<'a>, ArchiveError> {
     let (head, input) = peek(Source(archive))?;
     if head != AGE_MAGIC {
@@ -115,7 +116,7 @@ pub fn open<'a>(
 }
 
 /// An archive without its outermost layer: tar or zstd.
-pub struct Opened<'a>(Box<dyn Read + 'a>);
+pub struct Opened<'a>(Box<dyn Read + Send + 'a>);
 
 impl Read for Opened<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -127,7 +128,7 @@ impl Read for Opened<'_> {
 ///
 /// # Errors
 /// [`verify`]'s.
-pub fn read(opened: impl Read, sink: &mut impl Sink) -> Result<Verified, ArchiveError> {
+pub fn read(opened: impl Read + Send, sink: &mut impl Sink) -> Result<Verified, ArchiveError> {
     let (head, input) = peek(Source(opened))?;
     if head == AGE_MAGIC {
         return Err(ArchiveError::Encrypted);
@@ -144,27 +145,56 @@ fn peek(mut input: impl Read) -> Result<(Vec<u8>, impl Read), ArchiveError> {
     Ok((head.clone(), io::Cursor::new(head).chain(input)))
 }
 
+/// Decompresses beside the reader: summing and passing on take as long as that.
 fn verify_opened(
     head: &[u8],
-    input: impl Read,
+    input: impl Read + Send,
     sink: &mut impl Sink,
 ) -> Result<Verified, ArchiveError> {
-    let mut input = BufReader::with_capacity(PIECE, input);
-    let verified;
-    if head.starts_with(&ZSTD_MAGIC) {
-        let decoder = zstd::Decoder::with_buffer(input).map_err(read_error)?;
-        let mut decoder = decoder.single_frame();
-        decoder
-            .window_log_max(ZSTD_WINDOW_LOG)
-            .map_err(read_error)?;
-        // Its last read, which finds the end, also checks that the frame is whole.
-        verified = verify_tar(&mut decoder, sink)?;
-        input = decoder.finish();
-    } else {
-        verified = verify_tar(&mut input, sink)?;
+    let compressed = head.starts_with(&ZSTD_MAGIC);
+    std::thread::scope(|scope| {
+        let (sender, pieces) = ahead::channel();
+        let input = BufReader::with_capacity(PIECE, input);
+        let decoding = std::thread::Builder::new()
+            .spawn_scoped(scope, move || decode(compressed, input, &sender))
+            .map_err(ArchiveError::Read)?;
+        let mut pieces = pieces;
+        let verified = verify_tar(&mut pieces, sink);
+        // If this has found a fault, nothing more is wanted.
+        drop(pieces);
+        let lost = |_| ArchiveError::Read(io::Error::other("its thread ended without an answer"));
+        let decoded = decoding.join().map_err(lost).and_then(|decoded| decoded);
+        match (verified, decoded) {
+            // It gave nothing more, and says why.
+            (Err(ArchiveError::Cut), Err(error)) if !matches!(error, ArchiveError::Trailing) => {
+                Err(error)
+            }
+            (verified, decoded) => verified.and_then(|verified| decoded.map(|()| verified)),
+        }
+    })
+}
+
+/// Gives what is in the outermost layer, and says whether that ends where it has to. Faults on the way
+/// are given in their place.
+fn decode(
+    compressed: bool,
+    mut input: BufReader<impl Read>,
+    to: &ahead::Sender,
+) -> Result<(), ArchiveError> {
+    if !compressed {
+        to.send_all(&mut input);
+        return Ok(());
     }
-    expect_end(&mut input)?;
-    Ok(verified)
+    let decoder = zstd::Decoder::with_buffer(input).map_err(read_error)?;
+    let mut decoder = decoder.single_frame();
+    decoder
+        .window_log_max(ZSTD_WINDOW_LOG)
+        .map_err(read_error)?;
+    // Its last read, which finds the end, also checks that the frame is whole.
+    if !to.send_all(&mut decoder) {
+        return Ok(());
+    }
+    expect_end(&mut decoder.finish())
 }
 
 fn verify_tar(input: &mut impl Read, sink: &mut impl Sink) -> Result<Verified, ArchiveError> {

@@ -72,7 +72,7 @@ fn reader_error(error: ArchiveError) -> RestoreError {
 /// [`RestoreError`]: the archive is damaged or not as stored, no logical backup, or lacks what
 /// `options` ask for.
 pub fn prove(
-    archive: impl Read,
+    archive: impl Read + Send,
     identities: &Identities,
     expected: &Expected,
     options: &LogicalOptions,
@@ -300,7 +300,7 @@ async fn feed<R: Read + Send + 'static>(
 
 /// Reads, proves and filters; to be run on a thread of its own. The client gets its last statement only
 /// when all was proven.
-fn read<R: Read>(
+fn read<R: Read + Send>(
     input: Input<R>,
     mut sink: Load,
     progress: Progress,

@@ -81,7 +81,7 @@ impl Drop for Reading {
 }
 
 fn read(
-    mut stored: Stored<impl Read>,
+    mut stored: Stored<impl Read + Send>,
     mut sink: Named<impl Sink>,
     identities: &Identities,
     expected: &Expected,
