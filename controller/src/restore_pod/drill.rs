@@ -103,7 +103,14 @@ pub(super) async fn restore(
         let options = everything();
         let proven = tokio::select! {
             why = stop => return Err(Failed::interrupted(why)),
-            proven = backup.prove(&options, progress) => proven?,
+            proven = backup.prove(&options, progress) => proven.map_err(|error| match error {
+                // Nothing is asked for that it could lack, but anything at all.
+                RestoreError::Invalid(why) => Failed::new(
+                    RestoreReason::CheckFailed,
+                    format!("the backup has no table: {why}"),
+                ),
+                error => error.into(),
+            })?,
         };
         report.bytes = bytes;
         report.position = proven.verified.summary.position.clone();

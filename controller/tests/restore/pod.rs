@@ -419,8 +419,12 @@ async fn logical_drill(archive: &[u8], checks: Value) -> Option<(i32, Report)> {
     let root = Root::new();
     let task = json!({"kind": "drillPrepare", "useMemory": null});
     let (code, report) = root.run(&plan(&s3.endpoint, &stored, task)).await;
-    assert_eq!((code, report.reason), (0, None), "{report:?}");
     assert_eq!(fs::read_dir(root.path(DATA_DIR)).unwrap().count(), 0);
+    if code != 0 {
+        // Then no server is started.
+        return Some((code, report));
+    }
+    assert_eq!(report.reason, None, "{report:?}");
     crate::mariadb::install(&root.path(DATA_DIR));
     let server = serve(root.0.path());
     let task = json!({"kind": "drillCheck", "checks": checks});
