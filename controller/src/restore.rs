@@ -142,7 +142,7 @@ pub async fn reconcile(job: Arc<RestoreJob>, context: Arc<Context>) -> Result<Ac
         {
             subject.job = live;
             let step = subject.plan();
-            subject.act(step).await
+            Box::pin(subject.act(step)).await
         }
         _ => Ok(Action::await_change()),
     }
@@ -175,7 +175,7 @@ impl Subject<'_> {
             Step::Resolve => self.resolve().await,
             Step::Admit => self.admit().await,
             Step::Create => Box::pin(self.create()).await,
-            Step::Watch => self.watch().await,
+            Step::Watch => Box::pin(self.watch()).await,
             Step::Conclude { reason, message } => self.refuse(&Refusal { reason, message }).await,
         }
     }
