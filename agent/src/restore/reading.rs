@@ -1,8 +1,7 @@
 //! Stored bytes read on a thread of their own: counted, digested, verified, and passed on.
 
-use super::{Expected, Progress, RestoreError};
+use super::{Expected, Measured, Progress, RestoreError};
 use crate::archive::{self, Identities, Metadata, Sink, Verified};
-use aws_lc_rs::digest::{Context, SHA256};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,13 +36,11 @@ impl Reading {
     ) -> Result<Self, RestoreError> {
         let stopped = Arc::new(AtomicBool::new(false));
         let (tell, verdict) = oneshot::channel();
-        let stored = Stored {
+        let archive = Stoppable {
             archive: source.archive,
-            sum: Context::new(&SHA256),
-            bytes: 0,
-            progress,
             stopped: Arc::clone(&stopped),
         };
+        let stored = Measured::new(archive, Some(progress));
         let sink = Named {
             backup_id: source.backup_id,
             other: None,
@@ -81,7 +78,7 @@ impl Drop for Reading {
 }
 
 fn read(
-    mut stored: Stored<impl Read + Send>,
+    mut stored: Measured<impl Read + Send>,
     mut sink: Named<impl Sink>,
     identities: &Identities,
     expected: &Expected,
@@ -95,35 +92,31 @@ fn read(
         )));
     }
     let verified = read?;
-    let (bytes, sha256) = (stored.bytes, hex::encode(stored.sum.finish()));
-    if (bytes, &sha256) != (expected.bytes, &expected.sha256) {
+    let found = stored.finish().map_err(|source| RestoreError::Io {
+        doing: "reading the archive to its end".to_owned(),
+        source,
+    })?;
+    if found != *expected {
         return Err(RestoreError::NotAsStored(format!(
-            "the objects have {bytes} bytes with the SHA-256 {sha256}, the manifest says {} with {}: they were changed after they were stored; restore another backup",
-            expected.bytes, expected.sha256
+            "the objects have {} bytes with the SHA-256 {}, the manifest says {} with {}: they were changed after they were stored; restore another backup",
+            found.bytes, found.sha256, expected.bytes, expected.sha256
         )));
     }
     Ok(verified)
 }
 
-/// The stored bytes, counted and digested on their way.
-struct Stored<R> {
+/// The stored bytes, until somebody ends the restore.
+struct Stoppable<R> {
     archive: R,
-    sum: Context,
-    bytes: u64,
-    progress: Progress,
     stopped: Arc<AtomicBool>,
 }
 
-impl<R: Read> Read for Stored<R> {
+impl<R: Read> Read for Stoppable<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.stopped.load(Ordering::Relaxed) {
             return Err(io::Error::other("the restore was ended"));
         }
-        let read = self.archive.read(buffer)?;
-        self.sum.update(&buffer[..read]);
-        self.bytes += read as u64;
-        self.progress.read(read as u64);
-        Ok(read)
+        self.archive.read(buffer)
     }
 }
 

@@ -14,14 +14,12 @@ use crate::{
     storage::Store,
     stored_archive::{StoredArchive, StoredError},
 };
-use aws_lc_rs::digest::{Context, SHA256};
 use clap::Args;
-use std::{
-    io::{self, Read},
-    path::PathBuf,
-    sync::Arc,
+use std::{io, path::PathBuf, sync::Arc};
+use towline_agent::{
+    archive::{self, Identities, Verified},
+    restore::Measured,
 };
-use towline_agent::archive::{self, Identities, Verified};
 
 /// Which backup to read.
 #[derive(Args, Debug)]
@@ -95,16 +93,12 @@ async fn read_back(
     identities: Identities,
 ) -> Result<Option<Verified>, CliError> {
     let opened = !manifest.is_encrypted() || !identities.is_empty();
-    let mut stored = Summed {
-        archive: StoredArchive::open(Arc::clone(store), manifest),
-        sum: Context::new(&SHA256),
-    };
+    let mut stored = Measured::new(StoredArchive::open(Arc::clone(store), manifest), None);
     let reading = tokio::task::spawn_blocking(move || {
         let verified = opened.then(|| archive::verify_with(&identities, &mut stored, io::sink()));
         // Behind a fault the rest is read all the same, for the sum says whether the store or the
         // archive is at fault.
-        let rest = io::copy(&mut stored, &mut io::sink());
-        rest.map(|_| (verified, hex::encode(stored.sum.finish())))
+        stored.finish().map(|found| (verified, found.sha256))
     });
     let lost = |e| CliError::failed(format!("the archive's reader ended without an answer: {e}"));
     let (verified, sum) = reading.await.map_err(lost)?.map_err(|error| {
@@ -133,20 +127,6 @@ async fn read_back(
         )));
     }
     Ok(Some(verified))
-}
-
-/// The stored bytes with their sum.
-struct Summed {
-    archive: StoredArchive,
-    sum: Context,
-}
-
-impl Read for Summed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.archive.read(buffer)?;
-        self.sum.update(&buffer[..read]);
-        Ok(read)
-    }
 }
 
 /// What a drill found, line by line.

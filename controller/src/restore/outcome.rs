@@ -421,6 +421,11 @@ fn afterwards(kind: Kind) -> &'static str {
     }
 }
 
+/// Whether a Job has ended by itself, so that nothing of it runs.
+pub(super) fn has_ended(job: &Job) -> bool {
+    job_condition(job, "Complete") || job_condition(job, "Failed")
+}
+
 fn job_condition(job: &Job, type_: &str) -> bool {
     let conditions = job
         .status

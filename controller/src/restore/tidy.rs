@@ -1,6 +1,6 @@
 //! What is left after a restore: its record, and of one that was no drill its pod's log.
 
-use super::{Kind, Subject, plan::Step};
+use super::{Kind, Subject, outcome, plan::Step};
 use crate::error::Error;
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -58,7 +58,7 @@ impl Subject<'_> {
     /// Whether something of a Job may still run. The kubelet tells of a pod's end before the Job's own
     /// controller does.
     async fn may_run(&self, job: &Job) -> Result<bool, Error> {
-        if has_ended(job) {
+        if outcome::has_ended(job) {
             return Ok(false);
         }
         let pod = Box::pin(self.pod(job.uid().as_deref())).await?;
@@ -79,17 +79,6 @@ impl Subject<'_> {
         );
         Ok(Action::await_change())
     }
-}
-
-/// Whether a Job has ended by itself, so that nothing of it runs.
-fn has_ended(job: &Job) -> bool {
-    let conditions = job
-        .status
-        .iter()
-        .flat_map(|s| s.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
 }
 
 /// Whether every container of a pod, none of which is started again, has ended.
