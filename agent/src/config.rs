@@ -14,7 +14,7 @@ use crate::archive::encryption::{MAX_RECIPIENTS, RecipientError};
 use crate::backup::{EngineConfig, Method};
 use crate::database::{Address, Connection};
 use crate::server::DrainTimes;
-use clap::{Parser as _, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, ValueEnum};
 use flags::{Flags, MethodFlag};
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -49,16 +49,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads flags (the first word is the program's name) and `TOWLINE_…` variables.
+    /// Reads flags (the first word is the program's name) and `TOWLINE_…` variables. `version` is what
+    /// `--version` says.
     ///
     /// # Errors
     /// [`ConfigError`], which names the flag and what to write instead.
-    pub fn parse<I, T>(args: I) -> Result<Self, ConfigError>
+    pub fn parse<I, T>(version: &'static str, args: I) -> Result<Self, ConfigError>
     where
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        Self::check(Flags::try_parse_from(args)?)
+        let matches = Flags::command()
+            .version(version)
+            .try_get_matches_from(args)?;
+        Self::check(Flags::from_arg_matches(&matches)?)
     }
 
     fn check(flags: Flags) -> Result<Self, ConfigError> {
@@ -182,11 +186,10 @@ fn recipients(texts: &[String]) -> Result<Vec<Recipient>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     fn parse(flags: &str) -> Result<Config, String> {
         let args = std::iter::once("towline-agent").chain(flags.split_ascii_whitespace());
-        Config::parse(args).map_err(|error| error.to_string())
+        Config::parse("1", args).map_err(|error| error.to_string())
     }
 
     #[test]

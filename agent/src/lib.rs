@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod backup;
 pub mod body;
+pub mod build;
 pub mod config;
 pub mod database;
 pub mod error;

@@ -4,16 +4,20 @@ use prometheus::Registry;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use towline_agent::backup::{BackupMetrics, Engine};
+use towline_agent::build::Build;
 use towline_agent::config::{AuthConfig, ClientsConfig, Config, ConfigError, LogFormat};
 use towline_agent::error::{AgentError, EXIT_CONFIG, EXIT_OK, EXIT_RUNTIME};
 use towline_agent::metrics::{HttpMetrics, TlsMetrics};
 use towline_agent::server::{Auth, ClientCertificates, Limits, Server, Tls, TokenFile, listen};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+
+const BUILD: Build = Build::new(option_env!("TOWLINE_COMMIT"));
+static VERSION: LazyLock<String> = LazyLock::new(|| BUILD.to_string());
 
 /// Connections to each listener.
 const CONNECTIONS: usize = 256;
@@ -23,7 +27,7 @@ const HEADER_READ: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let config = match Config::parse(std::env::args_os()) {
+    let config = match Config::parse(&VERSION, std::env::args_os()) {
         Ok(config) => config,
         Err(ConfigError::Usage(error)) => {
             // Help and version go to stdout, the rest to stderr; a closed one changes nothing.
@@ -102,6 +106,7 @@ async fn run(config: Config) -> Result<u8, AgentError> {
     let registry = Registry::new();
     let (auth, tls) = access(&config, &registry).await?;
     let metrics = HttpMetrics::new(&registry)?;
+    BUILD.register("towline_agent_build_info", &registry)?;
     let api = listen(config.listen, "--listen")?;
     let admin = listen(config.admin_listen, "--admin-listen")?;
     let address = |listener: &tokio::net::TcpListener| {
@@ -111,7 +116,8 @@ async fn run(config: Config) -> Result<u8, AgentError> {
         })
     };
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = BUILD.version,
+        commit = BUILD.commit,
         listen = %address(&api)?,
         admin_listen = %address(&admin)?,
         database = %config.engine.database.address,

@@ -1,7 +1,7 @@
 //! The registry, and what the HTTP server counts. The engine's metrics are in
 //! [`crate::backup`]; the names of both are those of metrics.md.
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 /// What the server of `/v1` counts. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -11,7 +11,7 @@ pub struct HttpMetrics {
 }
 
 impl HttpMetrics {
-    /// Registers them, and the build's version.
+    /// Registers them.
     ///
     /// # Errors
     /// When one of the names is already taken in `registry`.
@@ -27,17 +27,8 @@ impl HttpMetrics {
             "towline_agent_http_connections",
             "Open connections to the listener of /v1.",
         )?;
-        let build = IntGaugeVec::new(
-            Opts::new(
-                "towline_agent_build_info",
-                "Always 1; the label is the agent's version.",
-            ),
-            &["version"],
-        )?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(connections.clone()))?;
-        registry.register(Box::new(build))?;
         Ok(Self {
             requests,
             connections,

@@ -6,6 +6,12 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 
+/// What the agent under test was built with, for it and this test are built by one command.
+const COMMIT: &str = match option_env!("TOWLINE_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 fn agent() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_towline-agent"));
     for (name, _) in
@@ -52,6 +58,7 @@ impl Running {
     fn start(args: &[&str]) -> Self {
         let (agent, start) = Self::start_with(&[&["--no-auth"], args].concat());
         assert_eq!(field(&start, "version"), env!("CARGO_PKG_VERSION"));
+        assert_eq!(field(&start, "commit"), COMMIT);
         assert_eq!(field(&start, "database"), "/nowhere/mysqld.sock");
         assert_eq!(field(&start, "auth"), "none");
         assert_eq!(field(&start, "tls"), "false");
@@ -180,6 +187,16 @@ fn a_taken_port_exits_with_1_and_names_the_flag() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("--listen"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_version_names_the_commit() {
+    let output = agent().arg("--version").output().unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        format!("towline-agent {version} (commit {COMMIT})\n")
+    );
 }
 
 #[test]

@@ -139,14 +139,6 @@ impl Metrics {
             ]),
         )?;
         registry.register(Box::new(start_delay.clone()))?;
-        let build_info = int_gauges(
-            "towline_build_info",
-            "Always 1; the version is the label.",
-            &["version"],
-        )?;
-        build_info
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1);
         Ok(Self {
             schedule_last_success: int_gauges(
                 "towline_schedule_last_success_timestamp_seconds",

@@ -24,6 +24,7 @@ use prometheus::Registry;
 use std::{future::Future, io, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use towline_agent::build::Build;
 
 /// How long transfers have to end when the process stops; the grace period of a pod is 30 s.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -64,7 +65,11 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+pub async fn run(
+    build: Build,
+    config: Config,
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     let client = Client::try_default()
         .await
         .map_err(|e| RunError::Client(Box::new(e)))?;
@@ -72,6 +77,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
     let cluster_id = cluster_id(&client, &config).await?;
     let registry = Registry::new();
     let metrics = Arc::new(Metrics::new(&registry)?);
+    build.register("towline_build_info", &registry)?;
     let transfers = Transfers::new(config.max_transfers, Arc::clone(&metrics));
     let open_stores = OpenStores::default();
     let report = Report::new(client.clone());
@@ -88,7 +94,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| RunError::Listen { address, error })?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), %cluster_id, %address, namespaces = ?config.watch_namespaces, "controller started");
+    tracing::info!(version = build.version, commit = build.commit, %cluster_id, %address, namespaces = ?config.watch_namespaces, "controller started");
 
     let mut parts = JoinSet::new();
     parts.spawn({

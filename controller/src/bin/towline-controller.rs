@@ -5,18 +5,23 @@ use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::LazyLock,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use towline_agent::build::Build;
 use towline_controller::{
     api,
     config::{Config, LogFormat, RunArgs},
 };
 use tracing_subscriber::EnvFilter;
 
+const BUILD: Build = Build::new(option_env!("TOWLINE_COMMIT"));
+static VERSION: LazyLock<String> = LazyLock::new(|| BUILD.to_string());
+
 /// Backs up MySQL and MariaDB on Kubernetes: BackupSchedules make BackupJobs, BackupJobs pull a
 /// stream from the agent beside the database into object storage.
 #[derive(Parser)]
-#[command(name = "towline-controller", version)]
+#[command(name = "towline-controller", version = VERSION.as_str())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -73,7 +78,7 @@ fn run(args: RunArgs) -> Result<(), Box<dyn std::error::Error>> {
                 _ = interrupt.recv() => {}
             }
         };
-        towline_controller::run::run(config, stop).await?;
+        towline_controller::run::run(BUILD, config, stop).await?;
         Ok(())
     });
     // Whoever lost its Lease waits for nothing that hangs.

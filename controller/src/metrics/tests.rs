@@ -5,6 +5,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
 };
+use towline_agent::build::Build;
 
 fn known() -> ScheduleMetrics {
     ScheduleMetrics {
@@ -24,6 +25,9 @@ fn known() -> ScheduleMetrics {
 fn every_metric() -> String {
     let registry = Registry::new();
     let metrics = Metrics::new(&registry).unwrap();
+    Build::new(None)
+        .register("towline_build_info", &registry)
+        .unwrap();
     metrics.schedule("a", "nightly", &known());
     metrics.job_ended("a", None, Phase::Succeeded, None);
     metrics.restore_ended(
