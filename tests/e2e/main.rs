@@ -13,6 +13,7 @@ mod backups;
 mod controller_kills;
 mod curl;
 mod deletion;
+mod documents;
 mod install;
 mod leader;
 mod malformed;

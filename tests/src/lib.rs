@@ -13,6 +13,7 @@
 pub mod cluster;
 pub mod command;
 pub mod database;
+pub mod documents;
 pub mod forward;
 pub mod namespace;
 pub mod node;
