@@ -263,17 +263,16 @@ fn the_access_log_is_json_or_text() {
 /// The blocks of docs/agent.md that begin with a word, as they are to be typed.
 fn documented(word: &str) -> String {
     let docs = include_str!("../../docs/agent.md");
-    let mut blocks = docs.split("\n\n").filter(|block| {
-        block
-            .strip_prefix("    ")
-            .is_some_and(|block| block.starts_with(word))
-    });
+    let mut blocks = docs
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("\n```").next())
+        .filter(|block| block.starts_with(word));
     let block = blocks
         .next()
         .unwrap_or_else(|| panic!("no {word} in the docs"));
     assert!(blocks.next().is_none(), "{word} is there once");
-    let lines = block.lines().map(|line| line.trim_start_matches("    "));
-    lines.collect::<Vec<_>>().join("\n")
+    block.to_owned()
 }
 
 /// What docs/agent.md says of mutual TLS works as it stands there.
