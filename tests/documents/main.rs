@@ -71,3 +71,12 @@ fn what_says_that_it_is_run_is_run() {
         }
     }
 }
+
+/// A kustomization can't read a file above its folder, so the tour has a copy.
+#[test]
+fn the_quick_start_has_the_grants_of_deploy_grants() {
+    let read = |path: &str| std::fs::read_to_string(e2e::cluster::root().join(path)).unwrap();
+    let grants = read("deploy/grants/mariadb-physical.sql");
+    let indented: String = grants.lines().map(|line| format!("    {line}\n")).collect();
+    assert!(read("deploy/quickstart/database.yaml").contains(&indented));
+}

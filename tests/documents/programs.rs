@@ -35,7 +35,7 @@ impl Programs {
     pub(crate) fn check(&self, line: &[String]) -> Result<(), String> {
         match line[0].as_str() {
             "towline" => usage(towline_controller::cli::Cli::try_parse_from(line).err()),
-            "towline-agent" => match towline_agent::config::Config::parse(line) {
+            "towline-agent" => match towline_agent::config::Config::parse("", line) {
                 Err(towline_agent::config::ConfigError::Usage(error)) => usage(Some(error)),
                 _ => Ok(()),
             },
@@ -215,10 +215,10 @@ fn subcommands(program: &str, line: &[String]) -> Vec<String> {
         "kubectl" => nested.contains(&word) && !["get", "apply"].contains(&word),
         _ => nested.contains(&word),
     };
-    let count = if words.first().is_some_and(|word| nests(word)) {
-        2
-    } else {
-        1
+    let count = match words.first().map(String::as_str) {
+        Some("create") if words.get(1).is_some_and(|word| word == "secret") => 3,
+        Some(word) if nests(word) => 2,
+        _ => 1,
     };
     words.truncate(count);
     words

@@ -18,6 +18,7 @@ mod install;
 mod leader;
 mod malformed;
 mod queue;
+mod quickstart;
 mod refusals;
 mod restore;
 mod retention;

@@ -2,93 +2,10 @@
 
 use e2e::{
     Namespace,
-    command::run_command,
     database::{Database, LocalServer},
+    reader::Reader,
 };
 use serde_json::json;
-use std::{collections::BTreeMap, path::Path};
-use tokio::process::Command;
-
-/// The blocks of shell in the runbook, by the word behind `sh`; those of one word are one script.
-fn scripts() -> BTreeMap<String, String> {
-    let text = std::fs::read_to_string(e2e::cluster::root().join("docs/restore.md")).unwrap();
-    let mut scripts = BTreeMap::<String, String>::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let Some(word) = line.trim_start().strip_prefix("```sh") else {
-            continue;
-        };
-        let script = scripts.entry(word.trim().to_owned()).or_default();
-        for line in lines.by_ref().take_while(|line| line.trim_start() != "```") {
-            script.push_str(line);
-            script.push('\n');
-        }
-    }
-    scripts
-}
-
-/// A reader with a shell, who has filled in the names of the first block.
-struct Reader {
-    scripts: BTreeMap<String, String>,
-    names: Vec<(String, String)>,
-    folder: tempfile::TempDir,
-}
-
-impl Reader {
-    fn new(ns: &Namespace, names: &[(&str, &str)]) -> Self {
-        let scripts = scripts();
-        let asked = &scripts["variables"];
-        let mut all: Vec<(String, String)> = names
-            .iter()
-            .map(|(name, value)| {
-                let export = format!("export {name}=");
-                assert!(
-                    asked.contains(&export),
-                    "the runbook does not ask for {name}"
-                );
-                ((*name).to_owned(), (*value).to_owned())
-            })
-            .collect();
-        all.push(("KUBECONFIG".into(), ns.cluster.kubeconfig.clone()));
-        let (id, secret) = &ns.cluster.s3_key;
-        all.push(("AWS_ACCESS_KEY_ID".into(), id.clone()));
-        all.push(("AWS_SECRET_ACCESS_KEY".into(), secret.clone()));
-        all.push((
-            "AWS_ENDPOINT_URL".into(),
-            ns.cluster.s3_endpoint_here.clone(),
-        ));
-        let towline = std::env::var("TOWLINE_E2E_TOWLINE").unwrap();
-        let programs = Path::new(&towline).parent().unwrap().display().to_string();
-        let path = std::env::var("PATH").unwrap();
-        all.push(("PATH".into(), format!("{programs}:{path}")));
-        Self {
-            scripts,
-            names: all,
-            folder: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    /// Types what stands in the blocks of this word.
-    async fn follow(&self, word: &str) -> String {
-        self.follow_changed(word, |script| script).await
-    }
-
-    async fn follow_changed(&self, word: &str, change: impl Fn(String) -> String) -> String {
-        let script = change(self.scripts[word].clone());
-        let mut command = Command::new("bash");
-        command
-            .args(["-euo", "pipefail", "-c", &script])
-            .envs(self.names.iter().cloned())
-            .current_dir(self.folder.path());
-        let output = run_command(command, b"").await;
-        assert_eq!(
-            output.code, 0,
-            "{script}\n{}\n{}",
-            output.stdout, output.stderr
-        );
-        output.stdout
-    }
-}
 
 /// `towline` does not take plain HTTP unless it is told to: the tests' S3 server has no certificate.
 fn plain_http(script: String) -> String {
@@ -120,8 +37,9 @@ async fn a_lost_data_directory_and_what_follows() {
     let set = db.pod().trim_end_matches("-0");
     let before = jiff::Timestamp::now().to_string();
     let url = format!("s3://{}/backups", bucket.name);
-    let mut reader = Reader::new(
-        &ns,
+    let mut reader = Reader::of(
+        "restore.md",
+        &ns.cluster,
         &[
             ("NS", &ns.name),
             ("DB", set),
@@ -163,9 +81,7 @@ async fn a_lost_data_directory_and_what_follows() {
     assert!(seen.contains("nightly"), "{seen}");
     let empty = reader.folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    reader
-        .names
-        .push(("EMPTY".into(), empty.display().to_string()));
+    reader.set("EMPTY", &empty.display().to_string());
     reader.follow_changed("without", plain_http).await;
     assert!(empty.join("shop/orders.ibd").exists());
 
@@ -198,8 +114,9 @@ async fn lost_rows_on_a_running_server() {
     let job = ns.job_ends("before", "Succeeded").await;
     let sums = db.query(SUMS).await;
     db.query("DROP DATABASE shop").await;
-    let mut reader = Reader::new(
-        &ns,
+    let mut reader = Reader::of(
+        "restore.md",
+        &ns.cluster,
         &[
             ("NS", &ns.name),
             ("BACKUP", "before"),
@@ -217,9 +134,7 @@ async fn lost_rows_on_a_running_server() {
     }
     let folder = tempfile::tempdir().unwrap();
     let local = LocalServer::fresh(folder.path()).await;
-    reader
-        .names
-        .push(("SOCKET".into(), local.socket().display().to_string()));
+    reader.set("SOCKET", &local.socket().display().to_string());
     reader.follow("d-logical").await;
     assert_eq!(local.query(SUMS).await, sums);
     local.stop().await;

@@ -19,6 +19,7 @@ pub mod namespace;
 pub mod node;
 pub mod objects;
 pub mod proxy;
+pub mod reader;
 pub mod report;
 pub mod restore;
 pub mod stand_in;
