@@ -2,6 +2,7 @@
 
 cluster := tests/cluster/cluster
 demos := tests/demo/cluster tests/demo/local tests/demo/clean
+supply := deploy/docker/assemble deploy/docker/compile tests/supply/deny
 
 # dev or release: what the images are built from.
 export PROFILE ?= dev
@@ -11,7 +12,7 @@ E2E_THREADS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local demo-clean test test-full bench bench-scale bench-pull bench-restore bench-agent bench-locks check lint unit scripts crds chart images cluster-up cluster-down cluster-deps cluster-programs e2e
+.PHONY: help demo demo-local demo-clean test test-full release reproducible test-release bench bench-scale bench-pull bench-restore bench-agent bench-locks check lint unit scripts deny crds chart images cluster-up cluster-down cluster-deps cluster-programs e2e
 
 help: ## This list
 	@printf 'make TARGET, with\n\n'
@@ -32,7 +33,7 @@ demo-clean: ## Removes what `make demo` left, and stops the cluster
 test: cluster-deps ## Every test, on a real cluster
 	@$(MAKE) --no-print-directory -j2 cluster-programs lint
 	@$(cluster) up
-	@$(MAKE) --no-print-directory scripts unit chart
+	@$(MAKE) --no-print-directory scripts deny unit chart
 	@$(MAKE) --no-print-directory images
 	@$(MAKE) --no-print-directory e2e
 
@@ -68,15 +69,19 @@ bench-agent: ## The agent alone against the plain pipe, on a local MariaDB
 bench-locks: ## The longest write while a backup's reader stalls under locks, on a local MariaDB
 	cargo bench --locked --workspace --bench locks
 
-check: scripts lint unit ## The fast loop: scripts, formatting, clippy with warnings denied, unit tests
+check: scripts lint deny unit ## The fast loop: scripts, formatting, clippy with warnings denied, crates, unit tests
 
 scripts:
-	@for f in .ci/run $(cluster) tests/cluster/lib/*.sh tests/cluster/images/*/entrypoint $(demos) tests/demo/narrate.sh; do bash -n "$$f" || exit 1; done
-	@if command -v shellcheck >/dev/null; then shellcheck -x -P SCRIPTDIR .ci/run $(cluster) tests/cluster/images/*/entrypoint $(demos); fi
+	@for f in .ci/run $(cluster) tests/cluster/lib/*.sh tests/cluster/images/*/entrypoint $(demos) tests/demo/narrate.sh $(supply) tests/supply/lib.sh; do bash -n "$$f" || exit 1; done
+	@if command -v shellcheck >/dev/null; then shellcheck -x -P SCRIPTDIR .ci/run $(cluster) tests/cluster/images/*/entrypoint $(demos) $(supply); fi
 
 lint:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+# Licences, sources, duplicates and advisories of the crates (deny.toml).
+deny:
+	@tests/supply/deny
 
 # The tests of stores use the cluster's S3 server program, once it was built.
 unit:

@@ -14,6 +14,7 @@ mod controller_kills;
 mod curl;
 mod deletion;
 mod documents;
+mod images;
 mod install;
 mod leader;
 mod malformed;

@@ -11,6 +11,7 @@ print_env() {
   put TOWLINE_E2E_S3_ACCESS_KEY "$(s3_access_key)"
   put TOWLINE_E2E_S3_SECRET_KEY "$(s3_secret_key)"
   put TOWLINE_E2E_IMAGES "$(image_prefix)"
+  put TOWLINE_E2E_IMAGE_ARCHIVES "$images"
   put TOWLINE_VERSITYGW "$bin/versitygw"
   put TOWLINE_MOTO "$(moto_server)"
   put TOWLINE_AZURITE "$(azurite_blob)"

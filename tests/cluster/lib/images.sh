@@ -6,9 +6,10 @@
 readonly all_images=(pause coredns versitygw mariadb mysql controller agent-mariadb agent-mysql fault-proxy)
 readonly images=$cache/images
 
-# image_inputs NAME: sets what the image is made of. `files` are copied into an empty build context.
+# image_inputs NAME: sets what the image is made of. `files` are copied into an empty build context; with
+# a `target`, which is a stage of Towline's own Dockerfile, they stand in for what that would compile.
 image_inputs() {
-  suite='' packages_wanted='' files=()
+  suite='' packages_wanted='' files=() target='' series=''
   local bin own=$here/images
   bin=$(programs_dir)
   case $1 in
@@ -17,12 +18,25 @@ image_inputs() {
     versitygw) tag=versitygw:dev dockerfile=$own/versitygw.Dockerfile files=("$bin/versitygw") ;;
     mariadb) tag=mariadb:10.11 dockerfile=$own/mariadb/Dockerfile files=("$own/mariadb/entrypoint") suite=bookworm packages_wanted="mariadb-server-core mariadb-client" ;;
     mysql) tag=mysql:9 dockerfile=$own/mysql/Dockerfile files=("$own/mysql/entrypoint") suite=sid packages_wanted="mysql-server-core mysql-client" ;;
-    controller) tag=towline-controller:dev dockerfile=$repo/deploy/docker/controller.Dockerfile files=("$(binary towline-controller)" "$(binary towline)") suite=bookworm packages_wanted="ca-certificates tzdata" ;;
-    agent-mariadb) tag=towline-agent-mariadb:dev dockerfile=$repo/deploy/docker/agent.Dockerfile files=("$(binary towline-agent)" "$(binary towline)") suite=bookworm packages_wanted="mariadb-client mariadb-backup" ;;
-    agent-mysql) tag=towline-agent-mysql:dev dockerfile=$repo/deploy/docker/agent.Dockerfile files=("$(binary towline-agent)" "$(binary towline)") suite=sid packages_wanted="mysql-client" ;;
+    controller) tag=towline-controller:dev target=controller files=("$(binary towline-controller)" "$(binary towline)") suite=bookworm packages_wanted="ca-certificates tzdata" ;;
+    agent-mariadb) tag=towline-agent-mariadb:dev series=mariadb-10.11 ;;
+    agent-mysql) tag=towline-agent-mysql:dev series=mysql-9 ;;
     fault-proxy) tag=fault-proxy:dev dockerfile=$own/fault-proxy.Dockerfile files=("$(binary fault-proxy)") suite=bookworm ;;
     *) die "no image is called '$1': there are ${all_images[*]}" ;;
   esac
+  if [[ -n $series ]]; then
+    target=agent files=("$(binary towline-agent)" "$(binary towline)")
+    read -r suite packages_wanted < <(series_of "$series") || return 1
+  fi
+  [[ -z $target ]] || dockerfile=$repo/deploy/docker/Dockerfile
+}
+
+# series_of NAME: the Debian suite and the packages of an agent's image.
+series_of() {
+  local found
+  found=$(awk -v name="$1" '$1 == name {suite = $2; sub(/.*debian:/, "", suite); sub(/-slim$/, "", suite); $1 = $2 = ""; print suite, $0}' "$repo/deploy/docker/series")
+  [[ -n $found ]] || die "deploy/docker/series does not have $1"
+  printf '%s\n' "$found"
 }
 
 # make_images [NAME..]: build what changed, then import it (or push it, for another cluster).
@@ -54,8 +68,8 @@ build_binaries() {
 }
 
 make_image() {
-  local name=$1 suite packages_wanted files tag dockerfile work key base=scratch pinned=''
-  image_inputs "$name"
+  local name=$1 suite packages_wanted files tag dockerfile target series work key base=scratch pinned=''
+  image_inputs "$name" || return 1
   work=$(new_work)
   prepare_context "$name" "$work/context"
   if [[ -n $suite ]]; then
@@ -64,7 +78,7 @@ make_image() {
     # shellcheck disable=SC2086
     [[ -z $packages_wanted ]] || pinned=$(exact "$suite" $packages_wanted) || return 1
   fi
-  key=$( (printf '%s\n' "$tag" "$base" "$pinned" && cat "$dockerfile" && cd "$work/context" && sha256sum -- *) | sha256sum | cut -c1-16)
+  key=$( (printf '%s\n' "$tag" "$base" "$pinned" && cat "$dockerfile" ${target:+"$repo/deploy/docker/assemble" "$repo/.dockerignore"} && cd "$work/context" && sha256sum -- *) | sha256sum | cut -c1-16)
   if [[ ! -f $images/$name-$key.tar ]]; then
     say "building image $tag ${pinned:+with $pinned}"
     [[ $base == scratch ]] || ensure_base "$suite" "$base"
@@ -90,14 +104,16 @@ prepare_context() {
 
 # build_image WORK: uses make_image's variables.
 build_image() {
-  local settings=$1/settings mounts=()
+  local settings=$1/settings mounts=() what=("$1/context")
   if [[ -n $suite ]]; then
     build_settings "$suite" "$settings"
     mounts=(--volume "$settings:/run/build:ro" --volume "$settings/sources.list:/etc/apt/sources.list:ro" --volume "$settings/apt.conf:/etc/apt/apt.conf.d/99build:ro")
   fi
+  # The context of Towline's own is the checkout, as everywhere.
+  [[ -z $target ]] || what=(--target "$target" --build-context "programs=$1/context" ${series:+--build-arg "SERIES=$series"} "$repo")
   buildah_here bud -q --layers --pull=false --network host "${mounts[@]}" \
     --build-arg BASE="$base" --build-arg PACKAGES="$pinned" \
-    -t "localhost/$tag" -f "$dockerfile" "$1/context" >"$images/$name.log" 2>&1 || { tail -n 30 "$images/$name.log" >&2; return 1; }
+    -t "localhost/$tag" -f "$dockerfile" "${what[@]}" >"$images/$name.log" 2>&1 || { tail -n 30 "$images/$name.log" >&2; return 1; }
   buildah_here push -q "localhost/$tag" "docker-archive:$1/image.tar:localhost/$tag" || return 1
   mv "$1/image.tar" "$images/$name-$key.tar"
 }

@@ -23,11 +23,12 @@ build_programs() {
   external || install_module "$dir" coredns "github.com/coredns/coredns@$COREDNS"
 }
 
-# build_all: the same, and what only tests of stores use.
+# build_all: the same, what only tests of stores use, and what `make check` asks.
 build_all() {
   build_programs
   install_moto
   install_azurite
+  install_cargo_deny
 }
 
 # Each in a folder of its own, so that another version of it builds nothing else anew.
