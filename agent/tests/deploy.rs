@@ -5,49 +5,76 @@
     reason = "helpers of tests, outside of test functions"
 )]
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn deploy(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../deploy")
-        .join(file);
-    std::fs::read_to_string(path).unwrap()
+    std::fs::read_to_string(folder().join(file)).unwrap()
 }
 
-/// From `CREATE USER` to the end of the grant, without indentation.
-fn grants(text: &str) -> String {
-    let start = text.find("CREATE USER").unwrap();
-    let end = start + text[start..].find("TO 'towline'@'localhost';").unwrap();
-    let lines = text[start..end].lines();
-    lines.map(str::trim).collect::<Vec<_>>().join("\n")
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
 }
 
-/// The examples carry the grants that `deploy/grants` documents.
-#[test]
-fn the_sidecars_users_have_the_documented_grants() {
-    for (sidecar, sql) in [
-        ("sidecar/mariadb.yaml", "grants/mariadb-physical.sql"),
-        ("sidecar/mysql.yaml", "grants/mysql-logical.sql"),
-    ] {
-        assert_eq!(grants(&deploy(sidecar)), grants(&deploy(sql)), "{sidecar}");
-    }
-}
-
-/// The password that the server is given is the one that the agent reads, and the token that the
-/// controller sends is one that the agent accepts: all are the placeholder, and it is nowhere else.
-#[test]
-fn a_placeholder_replaced_everywhere_makes_a_working_example() {
-    for sidecar in ["sidecar/mariadb.yaml", "sidecar/mysql.yaml"] {
-        let text = deploy(sidecar).replace("CHANGE-ME", "secret-1");
-        for line in [
-            "  root-password: secret-1",
-            "  password: secret-1",
-            "    CREATE USER 'towline'@'localhost' IDENTIFIED BY 'secret-1';",
-            "  token: secret-1",
-            "    secret-1 backup cancel",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{sidecar}: {line}");
+/// Every file below a folder of `deploy`.
+fn files(of: &str) -> Vec<PathBuf> {
+    let mut folders = vec![folder().join(of)];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
         }
+    }
+    files
+}
+
+/// Words that begin with `TOWLINE_`.
+fn variables(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+    words.filter(|word| word.starts_with("TOWLINE_")).collect()
+}
+
+/// A setting that is misspelled would be none: the agent does not know that it was meant.
+#[test]
+fn the_sidecars_set_what_the_agent_knows() {
+    let help = Command::new(env!("CARGO_BIN_EXE_towline-agent"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let known = variables(&help);
+    let mut set = 0;
+    for file in files("sidecar").into_iter().chain(files("examples")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for variable in variables(&text) {
+            let file = file.display();
+            assert!(known.contains(variable), "{file}: {variable}");
+            set += 1;
+        }
+    }
+    assert!(set > 10, "{set}");
+}
+
+/// The images of a release are of that release.
+#[test]
+fn the_sidecars_are_of_this_version() {
+    for (variant, series) in [
+        ("mariadb", "mariadb-10.11"),
+        ("mariadb-logical", "mariadb-10.11"),
+        ("mysql", "mysql-9"),
+    ] {
+        let text = deploy(&format!("sidecar/{variant}/kustomization.yaml"));
+        let tag = format!("newTag: {}-{series}", env!("CARGO_PKG_VERSION"));
+        assert!(
+            text.lines().any(|line| line.trim() == tag),
+            "{variant}: {tag}"
+        );
     }
 }
 
@@ -58,14 +85,9 @@ fn certificates_have_the_same_names_everywhere() {
         let command = "--namespace shop --agent-name agent.shop --client-name towline-controller";
         assert!(deploy(document).contains(command), "{document}");
     }
-    for sidecar in ["sidecar/mariadb.yaml", "sidecar/mysql.yaml"] {
-        let text = deploy(sidecar);
-        for line in [
-            "- --allowed-client=towline-controller",
-            "name: towline-agent-tls",
-        ] {
-            assert!(text.lines().any(|l| l.trim() == line), "{sidecar}: {line}");
-        }
+    let agent = deploy("sidecar/agent/agent.yaml");
+    for line in ["value: towline-controller", "secretName: towline-agent-tls"] {
+        assert!(agent.lines().any(|l| l.trim() == line), "{line}");
     }
     for sample in [
         "samples/backupjob.yaml",

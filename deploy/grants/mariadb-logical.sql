@@ -1,6 +1,6 @@
 -- MariaDB 10.5 or later, method logical (mariadb-dump).
 -- Replace the password; the agent reads it from --db-password-file.
-CREATE USER 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
+CREATE USER IF NOT EXISTS 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
 GRANT SELECT,           -- rows; from the schema mysql the code of routines, accounts and grants
       SHOW VIEW, TRIGGER, EVENT,
       PROCESS,          -- does anybody wait for a table that a slow reader holds up

@@ -1,6 +1,6 @@
 -- MariaDB 10.5 or later, method physical (mariadb-backup).
 -- Replace the password; the agent reads it from --db-password-file.
-CREATE USER 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
+CREATE USER IF NOT EXISTS 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
 GRANT RELOAD,           -- BACKUP STAGE
       PROCESS,          -- InnoDB's state, and the queries that a lock would wait for
       BINLOG MONITOR,   -- SHOW MASTER STATUS: the backup's position

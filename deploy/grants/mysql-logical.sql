@@ -1,6 +1,6 @@
 -- MySQL 8.0.32 or later, method logical (mysqldump). Tested with MySQL 9.
 -- Replace the password; the agent reads it from --db-password-file.
-CREATE USER 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
+CREATE USER IF NOT EXISTS 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
 GRANT SELECT,              -- rows, the code of routines; from the schema mysql accounts and grants
       SHOW VIEW, TRIGGER, EVENT,
       FLUSH_TABLES,        -- FLUSH TABLES WITH READ LOCK, for a moment, to fix the position

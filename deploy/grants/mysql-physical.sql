@@ -1,6 +1,6 @@
 -- MySQL 8.0, 8.4 or 9, method physical (xtrabackup of the same series). The project does not test it.
 -- Replace the password; the agent reads it from --db-password-file.
-CREATE USER 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
+CREATE USER IF NOT EXISTS 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
 GRANT BACKUP_ADMIN,        -- LOCK INSTANCE FOR BACKUP; the log's position
       PROCESS,             -- InnoDB's state, and the queries that a lock would wait for
       RELOAD, LOCK TABLES, -- FLUSH TABLES WITH READ LOCK, where there are tables that are not InnoDB's

@@ -1,7 +1,9 @@
-//! `deploy/sidecar`, as a user would adapt it with kustomize.
+//! `deploy/examples`, as a user would adapt them with kustomize: the components of `deploy/sidecar` put
+//! the agent beside every database of the tests.
 
 use crate::{Namespace, cluster::root, objects::TOKEN, run_ok};
 use serde_json::{Value, json};
+use std::path::{Component, Path};
 
 /// A database in a pod, with the agent beside it.
 pub struct Database<'a> {
@@ -11,15 +13,41 @@ pub struct Database<'a> {
     client: &'static str,
 }
 
+/// What a test wants of a database that differs from the example.
+struct Changes<'a> {
+    /// Further flags of the agent, as variables.
+    agent: Vec<String>,
+    /// Flags of the server.
+    server: &'a [&'a str],
+    /// Patches of the StatefulSet.
+    patches: Vec<Value>,
+    /// Without TLS: what breaks streams has to see them.
+    insecure: bool,
+    /// What the token may do.
+    scopes: &'static str,
+}
+
+impl Default for Changes<'_> {
+    fn default() -> Self {
+        Self {
+            agent: Vec::new(),
+            server: &[],
+            patches: Vec::new(),
+            insecure: true,
+            scopes: "backup cancel",
+        }
+    }
+}
+
 impl<'a> Database<'a> {
     /// MariaDB 10.11, ready.
     pub async fn mariadb(namespace: &'a Namespace, name: &str) -> Self {
-        Self::start(namespace, name, "mariadb", json!([])).await
+        Self::start(namespace, name, "mariadb", Changes::default()).await
     }
 
     /// MySQL 9, ready.
     pub async fn mysql(namespace: &'a Namespace, name: &str) -> Self {
-        Self::start(namespace, name, "mysql", json!([])).await
+        Self::start(namespace, name, "mysql", Changes::default()).await
     }
 
     /// A server of this flavour whose agent may restore into it, ready.
@@ -29,30 +57,24 @@ impl<'a> Database<'a> {
         flavour: &'static str,
         options: &[&str],
     ) -> Self {
-        let patch = json!([{
-            "target": {"kind": "StatefulSet"},
-            "patch": json!([
-                {"op": "add", "path": "/spec/template/spec/containers/0/args", "value": options},
-                {"op": "add", "path": "/spec/template/spec/initContainers/0/args/-", "value": "--allow-restore"},
-            ]).to_string(),
-        }]);
-        let may_restore = |manifest: &str| {
-            let manifest = plain_text(manifest);
-            assert!(manifest.contains("backup cancel\n"));
-            manifest.replace("backup cancel\n", "backup cancel restore\n")
+        let changes = Changes {
+            agent: vec!["TOWLINE_ALLOW_RESTORE=true".to_owned()],
+            server: options,
+            scopes: "backup cancel restore",
+            ..Changes::default()
         };
-        let database = Self::adapt(namespace, name, flavour, may_restore, patch).await;
+        let database = Self::start(namespace, name, flavour, changes).await;
         database.grant(&format!("{flavour}-restore")).await;
         database
     }
 
     /// MariaDB with these options of the server, ready.
     pub async fn mariadb_with(namespace: &'a Namespace, name: &str, options: &[&str]) -> Self {
-        let patch = json!([{
-            "target": {"kind": "StatefulSet"},
-            "patch": json!([{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": options}]).to_string(),
-        }]);
-        Self::start(namespace, name, "mariadb", patch).await
+        let changes = Changes {
+            server: options,
+            ..Changes::default()
+        };
+        Self::start(namespace, name, "mariadb", changes).await
     }
 
     /// MariaDB whose agent finds `script` under a tool's name, before the tool itself: for what the
@@ -65,87 +87,72 @@ impl<'a> Database<'a> {
     ) -> Self {
         let tools = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tools"}, "data": {tool: script}});
         namespace.apply(&tools.to_string()).await;
-        let patch = json!([{
-            "target": {"kind": "StatefulSet"},
-            "patch": json!([
-                {"op": "add", "path": "/spec/template/spec/volumes/-", "value": {"name": "tools", "configMap": {"name": "tools", "defaultMode": 0o755}}},
-                {"op": "add", "path": "/spec/template/spec/initContainers/0/volumeMounts/-", "value": {"name": "tools", "mountPath": "/fault"}},
-                {"op": "add", "path": "/spec/template/spec/initContainers/0/env/-", "value": {"name": "PATH", "value": "/fault:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}},
-            ]).to_string(),
-        }]);
-        Self::start(namespace, name, "mariadb", patch).await
+        let changes = Changes {
+            patches: vec![
+                json!({"op": "add", "path": "/spec/template/spec/volumes/-", "value": {"name": "tools", "configMap": {"name": "tools", "defaultMode": 0o755}}}),
+                json!({"op": "add", "path": "/spec/template/spec/initContainers/0/volumeMounts/-", "value": {"name": "tools", "mountPath": "/fault"}}),
+                json!({"op": "add", "path": "/spec/template/spec/initContainers/0/env/-", "value": {"name": "PATH", "value": "/fault:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}}),
+            ],
+            ..Changes::default()
+        };
+        Self::start(namespace, name, "mariadb", changes).await
     }
 
     /// MariaDB whose agent speaks TLS, wants a certificate and a token, and encrypts to `recipient` at
     /// least. The Secret `towline-agent-tls` must be there.
     pub async fn mariadb_over_tls(namespace: &'a Namespace, name: &str, recipient: &str) -> Self {
-        let patch = json!([{
-            "target": {"kind": "StatefulSet"},
-            "patch": json!([
-                {"op": "add", "path": "/spec/template/spec/initContainers/0/args/-", "value": format!("--require-recipient={recipient}")},
-            ]).to_string(),
-        }]);
-        Self::adapt(namespace, name, "mariadb", str::to_owned, patch).await
+        let changes = Changes {
+            agent: vec![format!("TOWLINE_REQUIRE_RECIPIENT={recipient}")],
+            insecure: false,
+            ..Changes::default()
+        };
+        Self::start(namespace, name, "mariadb", changes).await
     }
 
     async fn start(
         namespace: &'a Namespace,
         name: &str,
         flavour: &'static str,
-        patches: Value,
+        changes: Changes<'_>,
     ) -> Self {
-        Self::adapt(namespace, name, flavour, plain_text, patches).await
-    }
-
-    async fn adapt(
-        namespace: &'a Namespace,
-        name: &str,
-        flavour: &'static str,
-        edit: impl Fn(&str) -> String,
-        patches: Value,
-    ) -> Self {
-        let (agent, agent_image, database, tag, client) = match flavour {
-            "mysql" => (
-                "towline-agent",
-                "towline-agent-mysql",
-                "mysql",
-                "9",
-                "mysql",
-            ),
-            _ => (
-                "towline-agent",
-                "towline-agent-mariadb",
-                "mariadb",
-                "10.11",
-                "mariadb",
-            ),
-        };
+        let tag = if flavour == "mysql" { "9" } else { "10.11" };
         let folder = tempfile::tempdir().unwrap();
-        let manifest = root().join(format!("deploy/sidecar/{flavour}.yaml"));
-        let manifest = std::fs::read_to_string(manifest).unwrap();
-        let manifest = edit(&manifest).replace("CHANGE-ME", TOKEN);
-        std::fs::write(folder.path().join("database.yaml"), manifest).unwrap();
+        let deploy = relative(folder.path(), &root().join("deploy"));
+        let components = changes
+            .insecure
+            .then(|| format!("{deploy}/sidecar/insecure-http"));
+        let mut patches = changes.patches;
+        if !changes.server.is_empty() {
+            patches.push(json!({"op": "add", "path": "/spec/template/spec/containers/0/args", "value": changes.server}));
+        }
+        let patches: Vec<Value> = patches
+            .into_iter()
+            .map(|patch| json!({"target": {"kind": "StatefulSet"}, "patch": json!([patch]).to_string()}))
+            .collect();
+        let secret =
+            |name: &str, literals: Vec<String>| json!({"name": name, "literals": literals});
         let kustomization = json!({
-            "resources": ["database.yaml"],
+            "resources": [format!("{deploy}/examples/statefulset-{flavour}")],
+            "components": components.as_slice(),
             "namePrefix": format!("{name}-"),
             "labels": [{"pairs": {"app": name}, "includeSelectors": true}],
             "images": [
-                {"name": agent, "newName": namespace.cluster.image(agent_image), "newTag": "dev"},
-                {"name": database, "newName": namespace.cluster.image(database), "newTag": tag},
+                {"name": "towline-agent", "newName": namespace.cluster.image(&format!("towline-agent-{flavour}")), "newTag": "dev"},
+                {"name": flavour, "newName": namespace.cluster.image(flavour), "newTag": tag},
             ],
             "patches": patches,
+            "configMapGenerator": [{"name": "towline-agent", "literals": changes.agent}],
+            "secretGenerator": [
+                secret(flavour, vec![format!("root-password={TOKEN}")]),
+                secret("towline-database", vec![format!("password={TOKEN}")]),
+                secret("agent-token", vec![format!("tokens={TOKEN} {}", changes.scopes)]),
+            ],
+            "generatorOptions": {"disableNameSuffixHash": true},
         });
-        std::fs::write(
-            folder.path().join("kustomization.yaml"),
-            kustomization.to_string(),
-        )
-        .unwrap();
-        let manifest = run_ok(
-            "kubectl",
-            &["kustomize", folder.path().to_str().unwrap()],
-            b"",
-        )
-        .await;
+        let file = folder.path().join("kustomization.yaml");
+        std::fs::write(file, kustomization.to_string()).unwrap();
+        let path = folder.path().to_str().unwrap();
+        let manifest = run_ok("kubectl", &["kustomize", path], b"").await;
         namespace.apply(&manifest).await;
         // What the jobs of tests name.
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "agent-token"}, "stringData": {"token": TOKEN}});
@@ -154,18 +161,21 @@ impl<'a> Database<'a> {
             namespace,
             name: name.to_owned(),
             pod: format!("{name}-{flavour}-0"),
-            client,
+            client: flavour,
         };
         namespace.ready(&database.pod).await;
-        // The sidecar's user has the grants of one method; the tests use both.
-        database.grant(&format!("{flavour}-logical")).await;
+        // The tests use both methods.
+        let logical = documented(&format!("{flavour}-logical"));
+        database.query(&logical.replace("CHANGE-ME", TOKEN)).await;
+        if flavour == "mariadb" {
+            database.grant("mariadb-physical").await;
+        }
         database
     }
 
     /// Gives the agent's user what a file of deploy/grants grants.
     async fn grant(&self, file: &str) {
-        let grants = root().join(format!("deploy/grants/{file}.sql"));
-        let grants = std::fs::read_to_string(grants).unwrap();
+        let grants = documented(file);
         let from = grants.find("GRANT").unwrap();
         self.query(&grants[from..]).await;
     }
@@ -260,24 +270,18 @@ impl<'a> Database<'a> {
     }
 }
 
-/// The sidecar without TLS, as its comments say: what breaks streams has to see them.
-fn plain_text(manifest: &str) -> String {
-    let mut lines: Vec<&str> = manifest.lines().collect();
-    let tls = [
-        "--tls-cert=",
-        "--tls-key=",
-        "--client-ca=",
-        "--allowed-client=",
-    ];
-    let is_tls = |line: &str| tls.iter().any(|flag| line.contains(&format!("- {flag}")));
-    let first = lines.iter().position(|line| is_tls(line)).unwrap();
-    lines[first] = "            - --insecure-http";
-    lines.retain(|line| !is_tls(line));
-    let secret = lines
-        .iter()
-        .position(|line| line.trim() == "name: towline-agent-tls")
-        .unwrap();
-    assert_eq!(lines[secret - 1].trim(), "- secret:");
-    lines.drain(secret - 1..=secret);
-    lines.join("\n")
+/// The SQL of a file of deploy/grants.
+fn documented(file: &str) -> String {
+    std::fs::read_to_string(root().join(format!("deploy/grants/{file}.sql"))).unwrap()
+}
+
+/// A path as kustomize wants it: from the folder of the kustomization.
+fn relative(from: &Path, to: &Path) -> String {
+    let up = from.canonicalize().unwrap().components().skip(1).count();
+    let down = to.canonicalize().unwrap();
+    let down = down
+        .components()
+        .filter(|c| matches!(c, Component::Normal(_)));
+    let parts = std::iter::repeat_n("..", up).chain(down.map(|c| c.as_os_str().to_str().unwrap()));
+    parts.collect::<Vec<_>>().join("/")
 }
