@@ -2,7 +2,7 @@
 
 cluster := tests/cluster/cluster
 demos := tests/demo/cluster tests/demo/local tests/demo/clean
-supply := deploy/docker/assemble deploy/docker/compile tests/supply/deny
+supply := deploy/docker/assemble deploy/docker/compile deploy/docker/release tests/supply/deny tests/supply/release tests/supply/reproducible tests/supply/tools
 
 # dev or release: what the images are built from.
 export PROFILE ?= dev
@@ -38,7 +38,16 @@ test: cluster-deps ## Every test, on a real cluster
 	@$(MAKE) --no-print-directory e2e
 
 test-full: export PROPTEST_CASES = 5000
-test-full: test ## The same, with many more random cases
+test-full: test test-release ## The same, with many more random cases, and what a release is made by
+
+release: ## Images, their lists of parts, chart and checksums into dist/, to be published
+	@tools=$$(tests/supply/tools) && PATH="$$tools:$$PATH" deploy/docker/release dist
+
+test-release: ## The same on stand-ins for Docker Hub's base images, looked at, and built a second time
+	@tests/supply/release
+
+reproducible: ## Builds the release programs twice, in different places, and compares the bytes
+	@tests/supply/reproducible
 
 bench: PROFILE = release
 bench: ## What the README promises, measured with release builds

@@ -5,7 +5,7 @@ set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$repo/tests/cluster
 readonly repo here
-# shellcheck source-path=SCRIPTDIR
+# shellcheck source=../cluster/lib/common.sh
 . "$here/lib/common.sh"
 . "$here/lib/versions.sh"
 . "$here/lib/process.sh"

@@ -15,12 +15,17 @@ build_programs() {
   mkdir -p "$dir"
   if external; then wanted=(kubectl); fi
   build_kubernetes "$dir" "${wanted[@]}"
+  install_helm
+  install_module "$dir" versitygw "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
+  external || install_module "$dir" coredns "github.com/coredns/coredns@$COREDNS"
+}
+
+install_helm() {
   # Without these flags `helm lint` and `helm template` take the cluster for a Kubernetes 1.20.
   local helm=helm.sh/helm/v3/pkg flags='' part
   for part in lint/rules chartutil; do flags+=" -X $helm/$part.k8sVersionMajor=1 -X $helm/$part.k8sVersionMinor=$kubernetes_minor"; done
-  install_module "$dir" helm "helm.sh/helm/v3/cmd/helm@$HELM" "$flags"
-  install_module "$dir" versitygw "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
-  external || install_module "$dir" coredns "github.com/coredns/coredns@$COREDNS"
+  mkdir -p "$(programs_dir)"
+  install_module "$(programs_dir)" helm "helm.sh/helm/v3/cmd/helm@$HELM" "$flags"
 }
 
 # build_all: the same, what only tests of stores use, and what `make check` asks.
