@@ -98,8 +98,9 @@ unit:
 	  [ -n "$${TOWLINE_VERSITYGW:-}" ] || echo "no S3 server: the S3 half of the store tests is skipped (make cluster-up brings one)"; \
 	  cargo test --locked --workspace
 
-crds: ## Writes the CRDs into the chart, from the Rust types
+crds: ## Writes the CRDs into the chart and docs/api.md, from the Rust types
 	cargo run --locked -q -p towline-controller --bin towline-controller -- crds --dir charts/towline/files/crds
+	TOWLINE_WRITE_REFERENCE=1 cargo test --locked -q -p towline-controller --lib api::reference
 
 # The API server itself says whether it would take what the chart makes.
 chart:

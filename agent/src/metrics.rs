@@ -143,3 +143,55 @@ impl Drop for ConnectionGuard {
 pub fn render(registry: &Registry) -> Result<String, prometheus::Error> {
     TextEncoder::new().encode_to_string(&registry.gather())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{backup::BackupMetrics, build::Build};
+    use std::collections::BTreeSet;
+
+    /// docs/metrics.md names every metric with its labels, and no other.
+    #[test]
+    fn the_document_has_every_metric_and_no_other() {
+        let registry = Registry::new();
+        let http = HttpMetrics::new(&registry).unwrap();
+        http.request("/v1/backup", None);
+        let _tls = TlsMetrics::new(&registry).unwrap();
+        let backups = BackupMetrics::new(&registry).unwrap();
+        backups.ended("physical", None, 1.0);
+        backups
+            .stage_duration
+            .with_label_values(&["FLUSH"])
+            .set(1.0);
+        backups.restored(None);
+        Build::new(None)
+            .register("towline_agent_build_info", &registry)
+            .unwrap();
+        let exposed: BTreeSet<String> = registry
+            .gather()
+            .iter()
+            .map(|family| {
+                let labels = family.get_metric()[0].get_label().iter();
+                // The library sorts labels by name; the document need not.
+                let labels: BTreeSet<_> = labels.map(|label| label.name().to_owned()).collect();
+                format!("{} {labels:?}", family.name())
+            })
+            .collect();
+        let document = include_str!("../../docs/metrics.md");
+        let documented: BTreeSet<String> = document
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .filter(|metric| metric.starts_with("towline_agent_"))
+            .map(|metric| {
+                let (name, labels) = metric.split_once('{').unwrap_or((metric, ""));
+                let labels = labels.trim_end_matches('}').split(',');
+                let labels: BTreeSet<_> = labels
+                    .filter(|l| !l.is_empty())
+                    .map(str::to_owned)
+                    .collect();
+                format!("{name} {labels:?}")
+            })
+            .collect();
+        assert_eq!(exposed, documented);
+    }
+}

@@ -15,6 +15,8 @@
 pub mod conditions;
 mod cron;
 pub mod job;
+#[cfg(test)]
+mod reference;
 pub mod restore;
 pub mod schedule;
 pub mod store;

@@ -99,7 +99,7 @@ pub async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result
         }
         Err(error) => match stays_ready(&status, store.metadata.generation, error) {
             Some(message) => (Status::True, PROBED, message),
-            None => (Status::False, error.reason, error.message.clone()),
+            None => (Status::False, error.reason.as_str(), error.message.clone()),
         },
     };
     let is_ready = matches!(ready, Status::True);

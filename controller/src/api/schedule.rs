@@ -131,11 +131,11 @@ pub struct JobTemplate {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateMetadata {
-    /// Labels.
+    /// Labels of each job, beside the controller's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub labels: BTreeMap<String, String>,
-    /// Annotations.
+    /// Annotations of each job, beside the controller's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub annotations: BTreeMap<String, String>,
@@ -177,10 +177,10 @@ pub struct BackupScheduleStatus {
     /// Backups of this schedule in its store, adopted ones included, when they were last counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<u64>,
-    /// Their size, bytes.
+    /// Size of these backups, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// The same for people.
+    /// Size of these backups, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub size: Option<String>,

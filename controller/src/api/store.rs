@@ -265,10 +265,10 @@ pub struct BackupStoreStatus {
     /// Backups of this namespace and cluster in it, when they were last counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<u64>,
-    /// Their size, bytes.
+    /// Size of these backups, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// The same for people.
+    /// Size of these backups, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub size: Option<String>,

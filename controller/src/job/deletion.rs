@@ -11,6 +11,7 @@ use crate::{
     catalog::{self, JobIdentity, Manifest, Outcome},
     context::STORE_PATIENCE,
     error::Error,
+    reason::StoreReason,
     storage::{Store, StoreError},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -331,7 +332,9 @@ impl Subject<'_> {
         };
         match crate::store::open(context, &found).await {
             Ok(store) => Ok((store, found.uid())),
-            Err(error) if error.reason == "SecretNotFound" => Err(NotDeleted::Never(error.message)),
+            Err(error) if error.reason == StoreReason::SecretNotFound => {
+                Err(NotDeleted::Never(error.message))
+            }
             Err(error) => Err(error.into()),
         }
     }

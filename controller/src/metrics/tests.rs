@@ -79,6 +79,32 @@ fn the_document_has_every_metric_and_no_other() {
     assert_eq!(exposed, documented);
 }
 
+/// The table of alerts, held to the rules.
+#[test]
+fn the_document_has_every_alert_and_no_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let rules = std::fs::read_to_string(root.join("charts/towline/files/alerts.yaml")).unwrap();
+    let rules: serde_json::Value = serde_norway::from_str(&rules).unwrap();
+    let groups = rules["groups"].as_array().unwrap().iter();
+    let expected: Vec<String> = groups
+        .flat_map(|group| group["rules"].as_array().unwrap())
+        .map(|rule| {
+            let name = rule["alert"].as_str().unwrap();
+            let severity = rule["labels"]["severity"].as_str().unwrap();
+            let section = name.to_lowercase();
+            format!("| [{name}](troubleshooting.md#{section}) | {severity} ")
+        })
+        .collect();
+    let document = std::fs::read_to_string(root.join("docs/metrics.md")).unwrap();
+    let rows = document
+        .lines()
+        .filter(|line| line.starts_with("| [Towline"));
+    let found: Vec<_> = rows
+        .map(|line| line.rsplitn(3, '|').nth(2).unwrap())
+        .collect();
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn promtool_is_content() {
     let tool = Command::new("promtool")

@@ -13,7 +13,7 @@ use crate::{
             OVERDUE, READY,
         },
     },
-    reason::FailureReason,
+    reason::{FailureReason, ScheduleReason},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -126,10 +126,14 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     status.next_schedule_time = next.map(Time);
     let replacing = run.is_some() && spec.concurrency_policy == ConcurrencyPolicy::Replace;
     let (ready, reason, message) = match (&times, run) {
-        (Err(error), _) => (Status::False, "InvalidSchedule", error.to_string()),
+        (Err(error), _) => (
+            Status::False,
+            ScheduleReason::InvalidSchedule,
+            error.to_string(),
+        ),
         (Ok(_), _) if spec.suspend => (
             Status::True,
-            "Suspended",
+            ScheduleReason::Suspended,
             "spec.suspend is set: no jobs are created".to_owned(),
         ),
         (Ok(_), Some(due)) if create.is_none() => {
@@ -143,15 +147,15 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
                 due.start,
                 names(&status.active)
             );
-            (Status::True, "WaitingForJob", message)
+            (Status::True, ScheduleReason::WaitingForJob, message)
         }
-        (Ok(_), _) => (Status::True, "Scheduled", String::new()),
+        (Ok(_), _) => (Status::True, ScheduleReason::Scheduled, String::new()),
     };
     conditions::set(
         &mut status.conditions,
         READY,
         ready,
-        reason,
+        reason.as_str(),
         &message,
         generation,
         now,
@@ -185,33 +189,37 @@ fn judge_overdue(status: &mut BackupScheduleStatus, observed: &Observed<'_>) -> 
     let limit = overdue::limit(spec, success.map_or(created, |t| t.max(created)));
     let (holds, reason, message) = match (&limit, success) {
         // What is said of Ready says it all.
-        (Err(_), _) => (Status::Unknown, "InvalidSchedule", String::new()),
+        (Err(_), _) => (
+            Status::Unknown,
+            ScheduleReason::InvalidSchedule,
+            String::new(),
+        ),
         (Ok(_), _) if spec.suspend => (
             Status::False,
-            "Suspended",
+            ScheduleReason::Suspended,
             "spec.suspend is set: no backups are made".to_owned(),
         ),
         (Ok(limit), None) if *limit <= now => (
             Status::True,
-            "NeverSucceeded",
+            ScheduleReason::NeverSucceeded,
             format!(
                 "no backup has succeeded since the schedule was created at {created}: see kubectl get bkjob and kubectl describe bksched"
             ),
         ),
         (Ok(limit), Some(success)) if *limit <= now => (
             Status::True,
-            "NoRecentSuccess",
+            ScheduleReason::NoRecentSuccess,
             format!(
                 "the last backup that succeeded ended at {success}, more than twice the schedule's interval ago: see kubectl get bkjob"
             ),
         ),
-        (Ok(_), _) => (Status::False, "InTime", String::new()),
+        (Ok(_), _) => (Status::False, ScheduleReason::InTime, String::new()),
     };
     conditions::set(
         &mut status.conditions,
         OVERDUE,
         holds,
-        reason,
+        reason.as_str(),
         &message,
         generation,
         now,

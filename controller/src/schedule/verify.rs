@@ -9,7 +9,7 @@ use crate::{
         restore::RestorePhase,
         schedule::{BackupScheduleSpec, VERIFIED},
     },
-    reason::RestoreReason,
+    reason::{RestoreReason, ScheduleReason},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -85,7 +85,7 @@ pub fn plan(observed: &Observed<'_>, status: &mut BackupScheduleStatus) -> Plan 
                 observed,
                 status,
                 Status::Unknown,
-                "InvalidSchedule",
+                ScheduleReason::InvalidSchedule.as_str(),
                 &message,
             );
             return plan;

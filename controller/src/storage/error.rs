@@ -4,7 +4,10 @@ use super::{
     config::{Kind, Location},
     endpoint::LocalAddress,
 };
-use crate::peer_text::{Keep, clean};
+use crate::{
+    peer_text::{Keep, clean},
+    reason::StoreReason,
+};
 use object_store::client::{HttpError, HttpErrorKind};
 
 /// Why a store cannot be used. The message says what to do next and carries no secret.
@@ -13,31 +16,31 @@ use object_store::client::{HttpError, HttpErrorKind};
 pub struct StoreError {
     /// For people; cleaned of control characters.
     pub message: String,
-    /// For conditions: one of the constants here, or of [`super::from_api`].
-    pub reason: &'static str,
+    /// For conditions.
+    pub reason: StoreReason,
 }
 
 impl StoreError {
     /// The keys are wrong.
-    pub const CREDENTIALS_REFUSED: &'static str = "CredentialsRefused";
+    pub const CREDENTIALS_REFUSED: StoreReason = StoreReason::CredentialsRefused;
     /// The keys are known, but lack a right; the message names it.
-    pub const PERMISSION_DENIED: &'static str = "PermissionDenied";
+    pub const PERMISSION_DENIED: StoreReason = StoreReason::PermissionDenied;
     /// There is no such bucket or container.
-    pub const BUCKET_NOT_FOUND: &'static str = "BucketNotFound";
+    pub const BUCKET_NOT_FOUND: StoreReason = StoreReason::BucketNotFound;
     /// Nothing answers.
-    pub const UNREACHABLE: &'static str = "Unreachable";
+    pub const UNREACHABLE: StoreReason = StoreReason::Unreachable;
     /// A second create-only write is accepted.
-    pub const CREATE_ONLY_UNSUPPORTED: &'static str = "CreateOnlyUnsupported";
+    pub const CREATE_ONLY_UNSUPPORTED: StoreReason = StoreReason::CreateOnlyUnsupported;
     /// The store takes fewer parts than `maxParts`.
-    pub const MAX_PARTS_REFUSED: &'static str = "MaxPartsRefused";
+    pub const MAX_PARTS_REFUSED: StoreReason = StoreReason::MaxPartsRefused;
     /// The controller's operator does not allow it.
-    pub const NOT_ALLOWED: &'static str = "NotAllowed";
+    pub const NOT_ALLOWED: StoreReason = StoreReason::NotAllowed;
     /// The store asks to slow down, and did so to the end.
-    pub const THROTTLED: &'static str = "Throttled";
+    pub const THROTTLED: StoreReason = StoreReason::Throttled;
     /// What arrived is not what was sent.
-    pub const CORRUPTED: &'static str = "Corrupted";
+    pub const CORRUPTED: StoreReason = StoreReason::Corrupted;
     /// Anything else.
-    pub const FAILED: &'static str = "Failed";
+    pub const FAILED: StoreReason = StoreReason::Failed;
 
     pub(crate) fn config(message: impl Into<String>) -> Self {
         Self {

@@ -12,6 +12,7 @@ use crate::{
         store::{Algorithm, Checksum, READY},
     },
     config::Config,
+    reason::StoreReason,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
@@ -75,11 +76,11 @@ async fn read_secret(
     {
         Ok(Some(secret)) => Ok(secret),
         Ok(None) => Err(problem(
-            "SecretNotFound",
+            StoreReason::SecretNotFound,
             format!("Secret {name} does not exist in namespace {namespace}: create it with {keys}"),
         )),
         Err(kube::Error::Api(status)) if status.code == 403 => Err(problem(
-            "SecretNotFound",
+            StoreReason::SecretNotFound,
             format!(
                 "the controller may not read Secret {name} in namespace {namespace}: its role needs get on secrets there"
             ),
@@ -226,7 +227,7 @@ fn folder(
     })
 }
 
-fn problem(reason: &'static str, message: String) -> StoreError {
+fn problem(reason: StoreReason, message: String) -> StoreError {
     StoreError { message, reason }
 }
 
@@ -313,7 +314,7 @@ mod tests {
                 config(None, &[]),
                 s3(),
                 Some(secret(&[(SECRET_ACCESS_KEY, "key")])),
-                "SecretIncomplete",
+                StoreReason::SecretIncomplete,
                 "has no key AWS_ACCESS_KEY_ID",
             ),
             (
@@ -321,7 +322,7 @@ mod tests {
                 config(None, &[]),
                 s3(),
                 Some(secret(&[(ACCESS_KEY_ID, "id")])),
-                "SecretIncomplete",
+                StoreReason::SecretIncomplete,
                 "has no key AWS_SECRET_ACCESS_KEY",
             ),
             (
@@ -329,7 +330,7 @@ mod tests {
                 config(None, &[]),
                 s3(),
                 Some(secret(&[(ACCESS_KEY_ID, " ")])),
-                "SecretIncomplete",
+                StoreReason::SecretIncomplete,
                 "is empty",
             ),
             (
@@ -337,7 +338,7 @@ mod tests {
                 config(None, &["b"]),
                 bare(),
                 None,
-                "NotAllowed",
+                StoreReason::NotAllowed,
                 "credentialsSecretRef",
             ),
             (
@@ -345,7 +346,7 @@ mod tests {
                 config(None, &[]),
                 file(),
                 None,
-                "NotAllowed",
+                StoreReason::NotAllowed,
                 "--file-store-root",
             ),
             (
@@ -353,7 +354,7 @@ mod tests {
                 config(Some("/r"), &[]),
                 spec(serde_json::json!({"file": {"path": "../b"}})),
                 None,
-                "NotAllowed",
+                StoreReason::NotAllowed,
                 "spec.file.path",
             ),
         ] {
@@ -468,7 +469,7 @@ mod tests {
             ),
         ] {
             let error = built(spec, &data).unwrap_err();
-            assert_eq!(error.reason, "SecretIncomplete", "{what}");
+            assert_eq!(error.reason, StoreReason::SecretIncomplete, "{what}");
             assert!(error.message.contains(part), "{what}: {error}");
             assert!(!error.message.contains("s3cret"), "{what}: {error}");
         }

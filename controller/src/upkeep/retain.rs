@@ -10,6 +10,7 @@ use crate::{
     catalog::{self, Folder, Manifest},
     error::Error,
     job::record::human_bytes,
+    reason::ScheduleReason,
     retention::{self, Backup, Decision, Owner, Policy, Reason},
     storage::{Store, StoreError},
 };
@@ -27,7 +28,7 @@ const NAMES: usize = 600;
 /// What became of one schedule's backups.
 struct Outcome {
     status: Status,
-    reason: &'static str,
+    reason: ScheduleReason,
     message: String,
     /// What went, or would go: for an event.
     gone: Option<String>,
@@ -193,7 +194,7 @@ async fn one(
     let mut outcome = match failure {
         None => Outcome {
             status: Status::True,
-            reason: "Retained",
+            reason: ScheduleReason::Retained,
             message: what_stays(&decision),
             gone: None,
         },
@@ -212,7 +213,7 @@ impl Outcome {
     fn failed(message: String) -> Self {
         Self {
             status: Status::False,
-            reason: "RetentionFailed",
+            reason: ScheduleReason::RetentionFailed,
             message,
             gone: None,
         }
@@ -229,7 +230,7 @@ fn dry_run(decision: &Decision<'_>, name: impl Fn(&str) -> String) -> Outcome {
     };
     Outcome {
         status: Status::True,
-        reason: "DryRun",
+        reason: ScheduleReason::DryRun,
         gone: (!decision.delete.is_empty()).then(|| message.clone()),
         message,
     }
@@ -373,7 +374,7 @@ fn record(
             &mut status.conditions,
             RETAINED,
             outcome.status,
-            outcome.reason,
+            outcome.reason.as_str(),
             &outcome.message,
             generation,
             now,
@@ -391,16 +392,16 @@ async fn announce(
     let about = schedule.object_ref(&());
     let report = &pass.context.report;
     let was = conditions::get(&before.conditions, RETAINED);
-    let dry = outcome.reason == "DryRun";
+    let dry = outcome.reason == ScheduleReason::DryRun;
     if let Some(gone) = &outcome.gone
         && (!dry || was.is_none_or(|c| c.message != cut(&outcome.message, 4096)))
     {
         let reason = if dry { "DryRun" } else { "Deleted" };
         report.normal(&about, reason, "Retain", gone).await;
     }
-    if outcome.status == Status::False && was.is_none_or(|c| c.reason != outcome.reason) {
+    if outcome.status == Status::False && was.is_none_or(|c| c.reason != outcome.reason.as_str()) {
         report
-            .warning(&about, outcome.reason, "Retain", &outcome.message)
+            .warning(&about, outcome.reason.as_str(), "Retain", &outcome.message)
             .await;
     }
 }

@@ -63,16 +63,16 @@ async fn probes() {
         .probe("ns")
         .await
         .unwrap_err();
-    assert_eq!(error.reason, "Unreachable", "{error}");
+    assert_eq!(error.reason, StoreError::UNREACHABLE, "{error}");
     let Some(gateway) = gateway else { return };
     let mut config = s3_config(&gateway.endpoint);
     config.bucket = "nope".into();
     let error = open(config.clone()).probe("ns").await.unwrap_err();
-    assert_eq!(error.reason, "BucketNotFound", "{error}");
+    assert_eq!(error.reason, StoreError::BUCKET_NOT_FOUND, "{error}");
     let error = catalog::read_decision(&open(config.clone()), &job("u"))
         .await
         .unwrap_err();
-    assert_eq!(error.reason, "BucketNotFound", "{error}");
+    assert_eq!(error.reason, StoreError::BUCKET_NOT_FOUND, "{error}");
     config.bucket = "bkt".into();
     for (key, secret) in [("test", "wrong-secret"), ("nobody", "testsecret")] {
         config.credentials = Some(S3Credentials {
@@ -81,7 +81,7 @@ async fn probes() {
             session_token: None,
         });
         let error = open(config.clone()).probe("ns").await.unwrap_err();
-        assert_eq!(error.reason, "CredentialsRefused", "{error}");
+        assert_eq!(error.reason, StoreError::CREDENTIALS_REFUSED, "{error}");
         assert!(!error.message.contains(secret), "{error}");
     }
 }

@@ -127,12 +127,12 @@ pub struct PodSelector {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(self.operator == 'In' || self.operator == 'NotIn') == (has(self.values) && size(self.values) > 0)").message("In and NotIn need values, Exists and DoesNotExist take none"))]
 pub struct SelectorRequirement {
-    /// Label.
+    /// Name of the label.
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
     /// How the label is compared.
     pub operator: SelectorOperator,
-    /// With In and NotIn.
+    /// Values, with In and NotIn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 63)))]
     pub values: Vec<String>,

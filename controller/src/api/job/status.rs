@@ -92,14 +92,14 @@ pub struct BackupJobStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub objects: Vec<Object>,
-    /// Key of the manifest, which names them too.
+    /// Key of the manifest, which names the objects, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub manifest_key: Option<String>,
     /// Size of the archive, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// The same for people; of a running job, what has come so far.
+    /// Size of the archive, for people; of a running job, what has come so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub size: Option<String>,
@@ -173,7 +173,7 @@ pub struct Progress {
     /// What the agent guessed, before compression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_bytes: Option<u64>,
-    /// Of late.
+    /// Bytes a second, of late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
     /// When bytes last came.
@@ -192,7 +192,7 @@ pub struct Object {
     /// Its key in the bucket.
     #[schemars(length(max = 2048))]
     pub key: String,
-    /// Its size.
+    /// Its size, bytes.
     pub bytes: u64,
 }
 
@@ -223,7 +223,7 @@ pub struct Timings {
     /// Name resolution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<f64>,
-    /// TCP.
+    /// TCP connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<f64>,
     /// TLS handshake.
@@ -235,13 +235,13 @@ pub struct Timings {
     /// Until the response's head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte: Option<f64>,
-    /// Head to end of body.
+    /// From the head to the end of the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<f64>,
-    /// Locks held.
+    /// While the tool held locks, as the agent says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<f64>,
-    /// Verdict to manifest.
+    /// From the verdict to the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finalize: Option<f64>,
 }

@@ -45,7 +45,7 @@ pub struct RestoreJobStatus {
     /// Where the restore is.
     #[serde(default)]
     pub phase: RestorePhase,
-    /// `Complete`, `Failed`, `Progressing`.
+    /// `Complete`, `Failed`, and `Progressing`, which says what it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub conditions: Vec<Condition>,
@@ -73,7 +73,7 @@ pub struct RestoreJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub job: Option<String>,
-    /// Its uid, once it was created. It is never created a second time.
+    /// Uid of that Job, once it was created. It is never created a second time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub job_uid: Option<String>,
@@ -165,13 +165,13 @@ pub struct RestoreProgress {
     /// Bytes of the archive; 0 where they are not known.
     #[serde(default)]
     pub total_bytes: u64,
-    /// Of late.
+    /// Bytes a second, of late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
     /// When it was last seen to get further.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_progress_time: Option<Time>,
-    /// The same for people, e.g. `Extracting 40% 85.0MiB/s`.
+    /// Stage, share and rate for people, e.g. `Extracting 40% 85.0MiB/s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub summary: Option<String>,

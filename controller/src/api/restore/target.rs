@@ -123,15 +123,15 @@ pub struct Resources {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RestoreSecurityContext {
-    /// Absent: 999.
+    /// User. Absent: 999.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_294_967_294_u32))]
     pub run_as_user: Option<i64>,
-    /// Absent: 999.
+    /// Group. Absent: 999.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_294_967_294_u32))]
     pub run_as_group: Option<i64>,
-    /// Absent: 999.
+    /// Group that the volume is given to. Absent: 999.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_294_967_294_u32))]
     pub fs_group: Option<i64>,

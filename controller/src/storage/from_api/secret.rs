@@ -4,6 +4,7 @@
 use super::problem;
 use crate::{
     api::BackupStoreSpec,
+    reason::StoreReason,
     storage::{AzureCredentials, GcsCredentials, S3Credentials, StoreError},
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -54,7 +55,10 @@ impl Values {
     }
 
     fn incomplete(&self, why: &str) -> StoreError {
-        problem("SecretIncomplete", format!("{} {why}", self.whose))
+        problem(
+            StoreReason::SecretIncomplete,
+            format!("{} {why}", self.whose),
+        )
     }
 
     fn read(&self, key: &str) -> Result<Option<String>, StoreError> {
@@ -68,7 +72,7 @@ impl Values {
         let plain = key == SERVICE_ACCOUNT_KEY || !text.chars().any(char::is_control);
         if text.is_empty() || !plain {
             return Err(problem(
-                "SecretIncomplete",
+                StoreReason::SecretIncomplete,
                 format!(
                     "key {key} of {} is empty or not plain text: write the key as the store gave it",
                     self.whose
@@ -96,7 +100,7 @@ impl Values {
         let parsed: Option<serde_json::Value> = serde_json::from_str(&json).ok();
         if parsed.is_none_or(|v| v.get("private_key").is_none()) {
             return Err(problem(
-                "SecretIncomplete",
+                StoreReason::SecretIncomplete,
                 format!(
                     "key {SERVICE_ACCOUNT_KEY} of {} is not the JSON file of a service account's key: write that file's content",
                     self.whose

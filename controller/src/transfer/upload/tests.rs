@@ -32,7 +32,7 @@ async fn upload(dir: &tempfile::TempDir, store_stall: Duration) -> Upload {
 }
 
 /// What the first part's task brings when the store would not take it.
-fn refused(reason: &'static str, sent: u32) -> PartDone {
+fn refused(reason: crate::reason::StoreReason, sent: u32) -> PartDone {
     PartDone {
         object: 0,
         index: 0,
