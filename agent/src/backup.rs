@@ -84,6 +84,7 @@ impl Engine {
     #[must_use]
     pub fn new(config: EngineConfig, metrics: BackupMetrics) -> Self {
         let slots = Slots::default();
+        metrics.lock_limit.set(config.max_lock.as_secs_f64());
         Self(Arc::new(Shared {
             config,
             metrics,

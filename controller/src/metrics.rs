@@ -27,7 +27,10 @@ type PhaseAndReason = (&'static str, &'static str);
 #[derive(Debug)]
 pub struct Metrics {
     schedule_last_success: IntGaugeVec,
+    schedule_overdue: IntGaugeVec,
     schedule_last_verified: IntGaugeVec,
+    schedule_verified: IntGaugeVec,
+    schedule_verify_overdue: IntGaugeVec,
     schedule_next_run: IntGaugeVec,
     schedule_last_bytes: IntGaugeVec,
     schedule_last_duration: GaugeVec,
@@ -69,8 +72,14 @@ pub struct Metrics {
 pub struct ScheduleMetrics {
     /// Of the last success, seconds since the epoch.
     pub last_success: Option<i64>,
+    /// From when on the schedule is overdue, seconds since the epoch.
+    pub overdue: Option<i64>,
     /// Of the last drill that restored a backup, seconds since the epoch.
     pub last_verified: Option<i64>,
+    /// Whether the newest drill that says anything about its backup has restored it.
+    pub verified: Option<bool>,
+    /// From when on drills are overdue, seconds since the epoch.
+    pub verify_overdue: Option<i64>,
     /// Of the next run, seconds since the epoch.
     pub next_run: Option<i64>,
     /// Size of the newest backup.
@@ -145,9 +154,24 @@ impl Metrics {
                 "When a job of the schedule last succeeded, seconds since the epoch.",
                 &SCHEDULE,
             )?,
+            schedule_overdue: int_gauges(
+                "towline_schedule_overdue_timestamp_seconds",
+                "When the schedule is overdue unless a job of it succeeds before, seconds since the epoch.",
+                &SCHEDULE,
+            )?,
             schedule_last_verified: int_gauges(
                 "towline_schedule_last_verified_timestamp_seconds",
                 "When a drill last restored a backup of the schedule, seconds since the epoch.",
+                &SCHEDULE,
+            )?,
+            schedule_verified: int_gauges(
+                "towline_schedule_verified",
+                "1 when the newest drill that says anything about its backup has restored it, 0 when the backup is at fault.",
+                &SCHEDULE,
+            )?,
+            schedule_verify_overdue: int_gauges(
+                "towline_schedule_verify_overdue_timestamp_seconds",
+                "When drills of the schedule are overdue unless one passes before, seconds since the epoch.",
                 &SCHEDULE,
             )?,
             schedule_next_run: int_gauges(
@@ -277,7 +301,10 @@ impl Metrics {
             None => drop(metric.remove_label_values(&labels)),
         };
         set(&self.schedule_last_success, now.last_success);
+        set(&self.schedule_overdue, now.overdue);
         set(&self.schedule_last_verified, now.last_verified);
+        set(&self.schedule_verified, now.verified.map(i64::from));
+        set(&self.schedule_verify_overdue, now.verify_overdue);
         set(&self.schedule_next_run, now.next_run);
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         set(&self.schedule_last_bytes, now.last_bytes.map(number));
@@ -320,7 +347,10 @@ impl Metrics {
         let labels = [namespace, name];
         for metric in [
             &self.schedule_last_success,
+            &self.schedule_overdue,
             &self.schedule_last_verified,
+            &self.schedule_verified,
+            &self.schedule_verify_overdue,
             &self.schedule_next_run,
             &self.schedule_last_bytes,
             &self.schedule_failures,

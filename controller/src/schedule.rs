@@ -187,9 +187,8 @@ async fn act(
             tracing::debug!(namespace, job, "deleted by the history limit");
         }
     }
-    context
-        .metrics
-        .schedule(namespace, &name, &metrics(schedule, &status, jobs));
+    let known = metrics(schedule, &status, jobs, drills.overdue);
+    context.metrics.schedule(namespace, &name, &known);
     Ok(match plan.wake.into_iter().chain(drills.wake).min() {
         None => Action::await_change(),
         Some(wake) => {
@@ -371,7 +370,15 @@ fn metrics(
     schedule: &BackupSchedule,
     status: &BackupScheduleStatus,
     jobs: &[Arc<Guard<BackupJob>>],
+    verify_overdue: Option<Timestamp>,
 ) -> ScheduleMetrics {
+    let created = schedule
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+    let spec = &schedule.spec;
+    let verified = conditions::get(&status.conditions, VERIFIED).filter(|_| spec.verify.is_some());
     let newest = readable(jobs)
         .filter_map(|job| job.status.as_ref())
         .filter(|s| s.phase == Phase::Succeeded)
@@ -385,12 +392,22 @@ fn metrics(
             .last_successful_time
             .as_ref()
             .map(|t| t.0.as_second()),
+        overdue: overdue::of_backups(spec, status, created)
+            .ok()
+            .filter(|_| !spec.suspend)
+            .map(Timestamp::as_second),
         last_verified: status.last_verified_time.as_ref().map(|t| t.0.as_second()),
+        verified: match verified.map(|c| c.status.as_str()) {
+            Some("True") => Some(true),
+            Some("False") => Some(false),
+            _ => None,
+        },
+        verify_overdue: verify_overdue.map(Timestamp::as_second),
         next_run: status.next_schedule_time.as_ref().map(|t| t.0.as_second()),
         last_bytes: newest.and_then(|s| s.bytes),
         last_duration: duration,
         consecutive_failures: status.consecutive_failures,
-        suspended: schedule.spec.suspend,
+        suspended: spec.suspend,
         backups: status.backups,
         stored_bytes: status.bytes,
     }

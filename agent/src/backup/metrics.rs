@@ -16,6 +16,7 @@ pub struct BackupMetrics {
     pub(crate) duration: HistogramVec,
     pub(crate) stage_duration: GaugeVec,
     pub(crate) lock_duration: Histogram,
+    pub(crate) lock_limit: Gauge,
     pub(crate) lock_buffer: IntGauge,
     pub(crate) last_success: Gauge,
     pub(crate) restores: IntCounterVec,
@@ -81,6 +82,10 @@ impl BackupMetrics {
                 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
             ]),
         )?;
+        let lock_limit = Gauge::new(
+            "towline_agent_lock_limit_seconds",
+            "How long a backup may hold such locks before it is given up: --max-lock-seconds.",
+        )?;
         let lock_buffer = IntGauge::new(
             "towline_agent_lock_buffer_bytes",
             "Bytes held in memory so that locks are released at the tool's own pace.",
@@ -111,6 +116,7 @@ impl BackupMetrics {
             Box::new(duration.clone()),
             Box::new(stage_duration.clone()),
             Box::new(lock_duration.clone()),
+            Box::new(lock_limit.clone()),
             Box::new(lock_buffer.clone()),
             Box::new(last_success.clone()),
             Box::new(restores.clone()),
@@ -127,6 +133,7 @@ impl BackupMetrics {
             duration,
             stage_duration,
             lock_duration,
+            lock_limit,
             lock_buffer,
             last_success,
             restores,

@@ -10,7 +10,10 @@ use towline_agent::build::Build;
 fn known() -> ScheduleMetrics {
     ScheduleMetrics {
         last_success: Some(1),
+        overdue: Some(1),
         last_verified: Some(1),
+        verified: Some(true),
+        verify_overdue: Some(1),
         next_run: Some(2),
         last_bytes: Some(3),
         last_duration: Some(Duration::from_secs(4)),
@@ -153,10 +156,13 @@ fn series_go_with_their_object() {
     );
     metrics.drill_ended("a", Some("nightly"), "Failed");
     metrics.store("a", "main", true);
-    assert_eq!(names("namespace=\"a\""), 12);
+    assert_eq!(names("namespace=\"a\""), 15);
     metrics.forget_schedule("a", "nightly");
     metrics.forget_store("a", "main");
-    assert_eq!((names("namespace=\"a\""), names("namespace=\"b\"")), (0, 9));
+    assert_eq!(
+        (names("namespace=\"a\""), names("namespace=\"b\"")),
+        (0, 12)
+    );
 }
 
 #[test]

@@ -1,17 +1,30 @@
 //! Whether a schedule has gone for too long without a backup that succeeded: however that came
-//! about, and whatever else is well.
+//! about, and whatever else is well. The same of its drills.
 
 use super::calendar::{Calendar, InvalidSchedule};
-use crate::api::schedule::BackupScheduleSpec;
+use crate::api::{BackupScheduleStatus, schedule::BackupScheduleSpec};
 use jiff::Timestamp;
 
-/// When the schedule becomes overdue, unless a backup succeeds before: twice its interval after
-/// `since`, the last success or else its creation.
+/// When the schedule becomes overdue, unless a backup succeeds before: twice its interval after the last
+/// success or else its creation.
 ///
 /// # Errors
 /// [`InvalidSchedule`].
-pub fn limit(spec: &BackupScheduleSpec, since: Timestamp) -> Result<Timestamp, InvalidSchedule> {
+pub fn of_backups(
+    spec: &BackupScheduleSpec,
+    status: &BackupScheduleStatus,
+    created: Timestamp,
+) -> Result<Timestamp, InvalidSchedule> {
+    let success = status.last_successful_time.as_ref().map(|t| t.0);
     let calendar = Calendar::parse(&spec.schedule, &spec.time_zone)?;
+    limit(&calendar, success.map_or(created, |t| t.max(created)))
+}
+
+/// Twice the interval after `since`.
+///
+/// # Errors
+/// [`InvalidSchedule`].
+pub(super) fn limit(calendar: &Calendar, since: Timestamp) -> Result<Timestamp, InvalidSchedule> {
     let second = calendar.next(calendar.next(since)?)?;
     // The run that made the backup ended so long after it was due; the next ones may as well.
     let late = calendar
@@ -62,13 +75,9 @@ mod tests {
                 "2025-03-31T10:30:00Z",
             ),
         ] {
-            let spec: BackupScheduleSpec = serde_json::from_value(serde_json::json!({
-                "schedule": schedule, "timeZone": zone,
-                "jobTemplate": {"spec": {"source": {"podSelector": {"matchLabels": {"app": "db"}}}, "storeRef": {"name": "main"}}},
-            }))
-            .unwrap();
+            let calendar = Calendar::parse(schedule, zone).unwrap();
             assert_eq!(
-                limit(&spec, since.parse().unwrap()).unwrap(),
+                limit(&calendar, since.parse().unwrap()).unwrap(),
                 overdue.parse().unwrap(),
                 "{schedule} {since}"
             );

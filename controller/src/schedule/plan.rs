@@ -186,7 +186,7 @@ fn judge_overdue(status: &mut BackupScheduleStatus, observed: &Observed<'_>) -> 
         ..
     } = *observed;
     let success = status.last_successful_time.as_ref().map(|t| t.0);
-    let limit = overdue::limit(spec, success.map_or(created, |t| t.max(created)));
+    let limit = overdue::of_backups(spec, status, created);
     let (holds, reason, message) = match (&limit, success) {
         // What is said of Ready says it all.
         (Err(_), _) => (

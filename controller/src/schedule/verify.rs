@@ -1,7 +1,7 @@
 //! When a schedule's backups are drilled, and what follows from the drills: a pure function of what was
 //! observed and the time.
 
-use super::calendar::Calendar;
+use super::{calendar::Calendar, overdue};
 use crate::{
     api::{
         BackupScheduleStatus,
@@ -60,6 +60,9 @@ pub struct Plan {
     pub delete: Vec<(String, String)>,
     /// Look again at this time.
     pub wake: Option<Timestamp>,
+    /// When drills are overdue, unless one passes before: twice their interval after the last that did, or
+    /// else after the first. Absent while there are to be none.
+    pub overdue: Option<Timestamp>,
 }
 
 /// Plans, and takes account in `status` of drills that have ended.
@@ -93,6 +96,12 @@ pub fn plan(observed: &Observed<'_>, status: &mut BackupScheduleStatus) -> Plan 
     };
     let now = observed.now;
     let created = observed.drills.iter().filter_map(|drill| drill.due);
+    let passed = status.last_verified_time.as_ref().map(|t| t.0);
+    let asked = status.last_verify_schedule_time.as_ref().map(|t| t.0);
+    let since = passed.or(created.clone().min()).or(asked).unwrap_or(now);
+    plan.overdue = overdue::limit(&calendar, since)
+        .ok()
+        .filter(|_| !verify.suspend);
     let told = status.last_verify_schedule_time.as_ref().map(|t| t.0);
     // What was due before anybody asked for drills is not made up for.
     let Some(since) = created.chain(told).filter(|due| *due <= now).max() else {
@@ -273,6 +282,34 @@ mod tests {
         );
         // Its record is gone; the status knows.
         assert_eq!(run(&hourly(), &mut status, &[], "11:45:00").create, None);
+    }
+
+    #[test]
+    fn drills_are_overdue_after_twice_their_interval() {
+        let mut status = BackupScheduleStatus::default();
+        let mut overdue =
+            |drills: &[OwnedDrill], now: &str| run(&hourly(), &mut status, drills, now).overdue;
+        // None was made yet.
+        assert_eq!(overdue(&[], "10:45:00"), Some(t("12:45:00")));
+        let error = Some(RestoreReason::PodFailed);
+        let first = drill("11:30:00", RestorePhase::Failed, error);
+        let second = drill("12:30:00", RestorePhase::Failed, error);
+        let failing = [first, second];
+        assert_eq!(overdue(&failing, "12:45:00"), Some(t("13:30:00")));
+        let passed = drill("13:30:00", RestorePhase::Succeeded, None);
+        let last = drill("14:30:00", RestorePhase::Failed, error);
+        assert_eq!(
+            overdue(&[passed, last.clone()], "14:40:00"),
+            Some(t("15:30:00"))
+        );
+        // The record of the one that passed is gone; the status knows.
+        assert_eq!(overdue(&[last], "16:40:00"), Some(t("15:30:00")));
+        let mut suspended = hourly();
+        suspended.verify.as_mut().unwrap().suspend = true;
+        assert_eq!(run(&suspended, &mut status, &[], "16:50:00").overdue, None);
+        let mut none = hourly();
+        none.verify = None;
+        assert_eq!(run(&none, &mut status, &[], "16:50:00").overdue, None);
     }
 
     #[test]
