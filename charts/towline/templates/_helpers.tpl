@@ -1,19 +1,45 @@
+{{- define "towline.name" -}}
+{{ .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* At most 50 characters: suffixes follow, and 63 are allowed. */ -}}
 {{- define "towline.fullname" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}
+{{- $name := include "towline.name" . -}}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
+{{- define "towline.serviceAccountName" -}}
+{{ .Values.serviceAccount.name | default (include "towline.fullname" .) }}
+{{- end }}
+
 {{- define "towline.selectorLabels" -}}
-app.kubernetes.io/name: towline
+app.kubernetes.io/name: {{ include "towline.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "towline.commonLabels" -}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: towline
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "towline.labels" -}}
 {{ include "towline.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "towline.commonLabels" . }}
+{{- end }}
+
+{{- /* Of pods that are not the controller: no Service, policy or budget of its pods may match them. */ -}}
+{{- define "towline.toolLabels" -}}
+app.kubernetes.io/name: {{ include "towline.name" .root }}-{{ .tool }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{ include "towline.commonLabels" .root }}
 {{- end }}
 
 {{- define "towline.image" -}}
@@ -46,24 +72,51 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- join "," $images }}
 {{- end }}
 
+{{- /* What a pod of the chart has whatever it does. */ -}}
+{{- define "towline.pod" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- /* What the controller may do where it works. Secrets can be read by name only, never listed. */ -}}
 {{- define "towline.rules" -}}
 - apiGroups: [towline.dev]
   resources: [backupstores, backupschedules]
   verbs: [get, list, watch]
 - apiGroups: [towline.dev]
-  resources: [backupjobs, restorejobs]
-  verbs: [get, list, watch, create, update, patch, delete]
+  resources: [backupjobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [towline.dev]
+  resources: [restorejobs]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [towline.dev]
   resources: [backupstores/status, backupschedules/status, backupjobs/status, restorejobs/status]
-  verbs: [get, update, patch]
-# Asked for by the admission plugin OwnerReferencesPermissionEnforcement, where it is on.
+  verbs: [update, patch]
+# Asked for by the admission plugin OwnerReferencesPermissionEnforcement, where it is on: a schedule owns its jobs
+# and drills, a restore its Job.
 - apiGroups: [towline.dev]
-  resources: [backupschedules/finalizers, backupjobs/finalizers, restorejobs/finalizers]
+  resources: [backupschedules/finalizers, restorejobs/finalizers]
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list]
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
@@ -80,4 +133,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- end }}
+
+{{- /* Of what exists only while the release is uninstalled. */ -}}
+{{- define "towline.uninstallMetadata" -}}
+labels:
+  {{- include "towline.toolLabels" (dict "root" . "tool" "uninstall") | nindent 2 }}
+annotations:
+  helm.sh/hook: pre-delete
+  helm.sh/hook-weight: "0"
+  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
 {{- end }}

@@ -1,4 +1,5 @@
-//! `towline-controller`: runs the controller, or writes the CRDs.
+//! `towline-controller`: runs the controller, writes the CRDs, and what Helm runs: a check of what is
+//! installed, and what has to be done before it goes.
 
 use clap::{Parser, Subcommand};
 use std::{
@@ -12,6 +13,8 @@ use towline_agent::build::Build;
 use towline_controller::{
     api,
     config::{Config, LogFormat, RunArgs},
+    install_check::{self, CheckArgs},
+    uninstall::{self, RemoveFinalizersArgs},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -37,12 +40,18 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Check that an installed controller works: it is ready, a replica leads, the custom resources are served
+    Check(CheckArgs),
+    /// Stop the controller and take its finalizer off every BackupJob, before it is uninstalled; no backup is deleted
+    RemoveFinalizers(RemoveFinalizersArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(*args),
         Command::Crds { dir } => crds(dir.as_deref()),
+        Command::Check(args) => once(install_check::run(args)),
+        Command::RemoveFinalizers(args) => once(uninstall::run(args)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,6 +93,15 @@ fn run(args: RunArgs) -> Result<(), Box<dyn std::error::Error>> {
     // Whoever lost its Lease waits for nothing that hangs.
     runtime.shutdown_background();
     result
+}
+
+fn once<E: std::error::Error + 'static>(
+    work: impl Future<Output = Result<(), E>>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(work)?)
 }
 
 fn crds(dir: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {

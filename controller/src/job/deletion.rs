@@ -67,11 +67,15 @@ pub fn gives_up(since: Timestamp, now: Timestamp) -> bool {
 
 /// The finalizers of a job with ours, or without.
 fn finalizers(job: &BackupJob, held: bool) -> Vec<String> {
-    let others = job.finalizers().iter().filter(|f| *f != FINALIZER);
-    others
-        .cloned()
-        .chain(held.then(|| FINALIZER.to_owned()))
-        .collect()
+    let mut finalizers = without_finalizer(job.finalizers());
+    finalizers.extend(held.then(|| FINALIZER.to_owned()));
+    finalizers
+}
+
+/// All finalizers but ours.
+pub(crate) fn without_finalizer(finalizers: &[String]) -> Vec<String> {
+    let others = finalizers.iter().filter(|f| *f != FINALIZER);
+    others.cloned().collect()
 }
 
 /// Deletes the record of a job and keeps its backup, whatever its policy says. Whether it was done:

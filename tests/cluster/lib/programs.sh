@@ -28,15 +28,21 @@ install_helm() {
   install_module "$(programs_dir)" helm "helm.sh/helm/v3/cmd/helm@$HELM" "$flags"
 }
 
-# build_all: the same, what only tests of stores use, and what `make check` asks.
+# build_all: the same, what only tests of stores and of the chart use, and what `make check` asks.
 build_all() {
   build_programs
+  install_module "$(helm_docs_dir)" helm-docs "github.com/norwoodj/helm-docs/cmd/helm-docs@$HELM_DOCS"
+  install_module "$(kubeconform_dir)" kubeconform "github.com/yannh/kubeconform/cmd/kubeconform@$KUBECONFORM"
+  copy_monitoring_crds
   install_moto
   install_azurite
   install_cargo_deny
 }
 
 # Each in a folder of its own, so that another version of it builds nothing else anew.
+helm_docs_dir() { printf '%s' "$cache/helm-docs-$HELM_DOCS"; }
+kubeconform_dir() { printf '%s' "$cache/kubeconform-$KUBECONFORM"; }
+monitoring_crds() { printf '%s' "$cache/prometheus-operator-$PROMETHEUS_OPERATOR"; }
 moto_server() { printf '%s' "$cache/moto-$MOTO/bin/moto_server"; }
 azurite_blob() { printf '%s' "$cache/azurite-$AZURITE/node_modules/azurite/dist/src/blob/main.js"; }
 
@@ -59,6 +65,19 @@ install_azurite() {
     { tail -n 20 "$cache/programs.log" >&2; rm -rf "$work"; die "azurite $AZURITE could not be installed: see above"; }
   rm -rf "$cache/azurite-$AZURITE"
   mv "$work" "$cache/azurite-$AZURITE"
+}
+
+# copy_monitoring_crds: those of ServiceMonitor and PrometheusRule, from the operator's module.
+copy_monitoring_crds() {
+  [[ ! -d $(monitoring_crds) ]] || return 0
+  say "fetching the definitions of the Prometheus operator $PROMETHEUS_OPERATOR"
+  local work module=github.com/prometheus-operator/prometheus-operator source
+  work=$(new_work)
+  source=$(cd "$work" && go_build mod download -json "$module@$PROMETHEUS_OPERATOR" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+  cp "$source"/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml "$work/" ||
+    die "$module@$PROMETHEUS_OPERATOR could not be had from the Go module proxy"
+  chmod -R u+w "$work"
+  mv "$work" "$(monitoring_crds)"
 }
 
 go_build() { CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -buildvcs=false" go "$@"; }
@@ -101,6 +120,7 @@ build_kubernetes() {
 install_module() {
   local dir=$1 name=$2 package=$3 work
   [[ ! -x $dir/$name ]] || return 0
+  mkdir -p "$dir"
   say "building $name ${package##*@}"
   work=$(new_work)
   GOBIN=$work go_build install -trimpath -ldflags "-s -w${4:-}" "$package" >"$cache/programs.log" 2>&1 ||

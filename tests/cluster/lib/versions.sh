@@ -4,6 +4,10 @@ readonly KUBERNETES=v1.35.4
 readonly HELM=v3.22.0
 readonly COREDNS=v1.13.1
 readonly VERSITYGW=v1.8.0
+# What checks the chart; of the Prometheus operator only its custom resource definitions.
+readonly HELM_DOCS=v1.14.2
+readonly KUBECONFORM=v0.8.0
+readonly PROMETHEUS_OPERATOR=v0.85.0
 # Stand-ins for clouds, from PyPI and npm: S3 and Google Cloud Storage, and Azure Blob Storage.
 readonly MOTO=5.2.5
 # The last that runs on Debian 12's Node 18.
