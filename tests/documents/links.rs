@@ -81,8 +81,10 @@ pub(crate) fn names_a_file(text: &str) -> bool {
 fn files_that_the_text_names_are_there() {
     let mut wrong = Vec::new();
     for document in documents::all() {
-        if document.path == Path::new("CHANGELOG.md") {
-            continue; // What once was may be gone.
+        // What once was may be gone, and other projects have files of their own.
+        let of_others = ["CHANGELOG.md", "docs/upgrading.md", "docs/comparison.md"];
+        if of_others.contains(&document.path.to_str().unwrap()) {
+            continue;
         }
         for code in &document.code {
             if names_a_file(code) && !root().join(code).exists() {
