@@ -1,6 +1,6 @@
 //! A namespace of one test: its own controller, databases and stores, so that tests do not meet.
 
-use crate::{Cluster, Output, command::run_command, eventually, run_ok};
+use crate::{Cluster, Output, command::run_command, eventually, eventually_for, run_ok};
 use serde_json::Value;
 use std::{fs::File, sync::OnceLock};
 use tokio::{
@@ -55,17 +55,39 @@ impl Namespace {
             tokio::task::spawn_blocking(move || wait_for_other_runs(&kubeconfig))
                 .await
                 .expect("the lock");
-            let old = format!("{LABEL}=true");
-            self.kubectl_ok(&[
-                "delete",
-                "namespaces",
-                "-l",
-                &old,
-                "--wait",
-                "--timeout=300s",
-            ])
-            .await;
+            self.clear_away().await;
             self.apply_definitions().await;
+        })
+        .await;
+    }
+
+    /// Removes what earlier runs left. Their controllers go with them, so nobody takes finalizers off.
+    async fn clear_away(&self) {
+        let old = format!("{LABEL}=true");
+        let old = ["namespaces", "-l", &old];
+        let names = ["-o", "jsonpath={.items[*].metadata.name}"];
+        let names = self
+            .kubectl_ok(&[&["get"], &old[..], &names].concat())
+            .await
+            .replace(' ', ",");
+        if names.is_empty() {
+            return;
+        }
+        self.kubectl_ok(&[&["delete"], &old[..], &["--wait=false"]].concat())
+            .await;
+        let towline = std::env::var("TOWLINE_E2E_TOWLINE").unwrap();
+        let mut command = Command::new(format!("{towline}-controller"));
+        command
+            .args(["remove-finalizers", "--watch-namespaces", &names])
+            .env("KUBECONFIG", &self.cluster.kubeconfig);
+        let output = run_command(command, b"").await;
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        let limit = std::time::Duration::from_secs(300);
+        eventually_for(limit, "what earlier runs left is gone", || async {
+            let left = self
+                .kubectl_ok(&[&["get"], &old[..], &["-o", "name"]].concat())
+                .await;
+            if left.is_empty() { Ok(()) } else { Err(left) }
         })
         .await;
     }
