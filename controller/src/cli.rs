@@ -11,7 +11,7 @@ mod tls;
 mod verify;
 mod which;
 
-use crate::storage::StoreError;
+use crate::{reason::StoreReason, storage::StoreError};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use towline_agent::archive::Position;
@@ -141,7 +141,7 @@ impl CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
-        let exit = if error.reason == StoreError::UNREACHABLE {
+        let exit = if error.reason == StoreReason::Unreachable {
             Exit::Unreachable
         } else {
             Exit::Failed

@@ -8,6 +8,7 @@ use crate::{
     },
     context::{Context, STORE_PATIENCE},
     error::Error,
+    reason::StoreReason,
     storage::{Capabilities, Location, Store, StoreError, from_api},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -36,7 +37,7 @@ fn stays_ready(
 ) -> Option<String> {
     let ready = conditions::get(&status.conditions, READY)?;
     let same = ready.status == "True" && ready.observed_generation == generation;
-    (same && error.reason == StoreError::THROTTLED).then(|| ready.message.clone())
+    (same && error.reason == StoreReason::Throttled).then(|| ready.message.clone())
 }
 
 /// When the store is to be probed next. A changed spec is probed at once; a changed Secret is
@@ -175,7 +176,7 @@ async fn probe(
         Ok(probed) => probed.map(|capabilities| (opened, capabilities)),
         Err(_) => Err(StoreError {
             message: format!("{} does not answer: check the endpoint", opened.url()),
-            reason: StoreError::UNREACHABLE,
+            reason: StoreReason::Unreachable,
         }),
     }
 }
@@ -220,10 +221,10 @@ mod tests {
     #[test]
     fn a_busy_store_stays_ready() {
         for (what, before, generation, reason, stays) in [
-            ("busy", Status::True, 1, StoreError::THROTTLED, true),
-            ("never was", Status::False, 1, StoreError::THROTTLED, false),
-            ("changed", Status::True, 2, StoreError::THROTTLED, false),
-            ("gone", Status::True, 1, StoreError::UNREACHABLE, false),
+            ("busy", Status::True, 1, StoreReason::Throttled, true),
+            ("never was", Status::False, 1, StoreReason::Throttled, false),
+            ("changed", Status::True, 2, StoreReason::Throttled, false),
+            ("gone", Status::True, 1, StoreReason::Unreachable, false),
         ] {
             let mut status = BackupStoreStatus::default();
             conditions::set(
@@ -244,7 +245,7 @@ mod tests {
         }
         let error = StoreError {
             message: "now".into(),
-            reason: StoreError::THROTTLED,
+            reason: StoreReason::Throttled,
         };
         let never = stays_ready(&BackupStoreStatus::default(), Some(1), &error);
         assert_eq!(never, None, "never probed");

@@ -6,7 +6,7 @@ use crate::{
     catalog::{self, JobIdentity, Outcome},
     context::STORE_PATIENCE,
     error::Error,
-    reason::{FailureReason, Retry},
+    reason::{FailureReason, Retry, StoreReason},
     storage::{Store, StoreError},
     transfer::Failure,
 };
@@ -202,7 +202,7 @@ pub(super) async fn patiently<T>(
         .unwrap_or_else(|_| {
             Err(StoreError {
                 message: format!("no answer within {} s", STORE_PATIENCE.as_secs()),
-                reason: StoreError::UNREACHABLE,
+                reason: StoreReason::Unreachable,
             })
         })
 }

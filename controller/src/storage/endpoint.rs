@@ -1,14 +1,14 @@
 //! Which addresses a store may have.
 
 use super::StoreError;
-use crate::agent_client::is_local;
+use crate::{agent_client::is_local, reason::StoreReason};
 use std::net::IpAddr;
 use url::{Host, Url};
 
 /// An endpoint that is a plain URL, encrypted unless `allow_http`, and no local address.
 ///
 /// # Errors
-/// What to write instead. A local address that is written as one is [`StoreError::NOT_ALLOWED`];
+/// What to write instead. A local address that is written as one is [`StoreReason::NotAllowed`];
 /// what a name resolves to is looked at when it is connected to.
 pub(super) fn parse(
     endpoint: &str,
@@ -73,7 +73,7 @@ impl From<LocalAddress> for StoreError {
     fn from(address: LocalAddress) -> Self {
         Self {
             message: address.to_string(),
-            reason: Self::NOT_ALLOWED,
+            reason: StoreReason::NotAllowed,
         }
     }
 }
@@ -128,7 +128,7 @@ mod tests {
             let parsed = parse(endpoint, true, false);
             assert_eq!(parsed.is_err(), refused, "{endpoint}");
             if let Err(error) = parsed {
-                assert_eq!(error.reason, StoreError::NOT_ALLOWED, "{endpoint}");
+                assert_eq!(error.reason, StoreReason::NotAllowed, "{endpoint}");
             }
             assert!(parse(endpoint, true, true).is_ok(), "{endpoint}");
         }

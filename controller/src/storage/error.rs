@@ -21,38 +21,17 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// The keys are wrong.
-    pub const CREDENTIALS_REFUSED: StoreReason = StoreReason::CredentialsRefused;
-    /// The keys are known, but lack a right; the message names it.
-    pub const PERMISSION_DENIED: StoreReason = StoreReason::PermissionDenied;
-    /// There is no such bucket or container.
-    pub const BUCKET_NOT_FOUND: StoreReason = StoreReason::BucketNotFound;
-    /// Nothing answers.
-    pub const UNREACHABLE: StoreReason = StoreReason::Unreachable;
-    /// A second create-only write is accepted.
-    pub const CREATE_ONLY_UNSUPPORTED: StoreReason = StoreReason::CreateOnlyUnsupported;
-    /// The store takes fewer parts than `maxParts`.
-    pub const MAX_PARTS_REFUSED: StoreReason = StoreReason::MaxPartsRefused;
-    /// The controller's operator does not allow it.
-    pub const NOT_ALLOWED: StoreReason = StoreReason::NotAllowed;
-    /// The store asks to slow down, and did so to the end.
-    pub const THROTTLED: StoreReason = StoreReason::Throttled;
-    /// What arrived is not what was sent.
-    pub const CORRUPTED: StoreReason = StoreReason::Corrupted;
-    /// Anything else.
-    pub const FAILED: StoreReason = StoreReason::Failed;
-
     pub(crate) fn config(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
-            reason: Self::FAILED,
+            reason: StoreReason::Failed,
         }
     }
 
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
-            reason: Self::FAILED,
+            reason: StoreReason::Failed,
         }
     }
 }
@@ -194,24 +173,24 @@ pub(super) fn classify(
     if let Some(local) = find::<LocalAddress>(error) {
         return StoreError {
             message: format!("store {url}: {local}"),
-            reason: StoreError::NOT_ALLOWED,
+            reason: StoreReason::NotAllowed,
         };
     }
     if is_missing_bucket(&text) {
         return match place.kind {
             Kind::Azure => say(
-                StoreError::BUCKET_NOT_FOUND,
+                StoreReason::BucketNotFound,
                 "there is no such container: create it, or correct the container's and the account's name",
             ),
             _ => say(
-                StoreError::BUCKET_NOT_FOUND,
+                StoreReason::BucketNotFound,
                 "there is no such bucket: create it, or correct the bucket's name and the endpoint",
             ),
         };
     }
     if code.is_some_and(|c| KEY_CODES.contains(&c)) {
         return say(
-            StoreError::CREDENTIALS_REFUSED,
+            StoreReason::CredentialsRefused,
             match place.kind {
                 Kind::S3 => {
                     "the store does not accept the credentials: correct the access key, the secret key and the region"
@@ -227,33 +206,33 @@ pub(super) fn classify(
     }
     if code.is_some_and(|c| DIGEST_CODES.contains(&c)) {
         return say(
-            StoreError::CORRUPTED,
+            StoreReason::Corrupted,
             "what arrived is not what was sent: something on the way changes it",
         );
     }
     if is_throttled(&text, code) {
         return say(
-            StoreError::THROTTLED,
+            StoreReason::Throttled,
             "the store asks to slow down: raise its limits, or let fewer backups run at once",
         );
     }
     match error {
         object_store::Error::Unauthenticated { .. } => say(
-            StoreError::CREDENTIALS_REFUSED,
+            StoreReason::CredentialsRefused,
             "the store does not accept the credentials: correct them",
         ),
         object_store::Error::PermissionDenied { .. } => say(
-            StoreError::PERMISSION_DENIED,
+            StoreReason::PermissionDenied,
             &format!("the credentials lack {}", right.named(place.kind)),
         ),
-        object_store::Error::NotFound { .. } => say(StoreError::FAILED, "it is not there"),
+        object_store::Error::NotFound { .. } => say(StoreReason::Failed, "it is not there"),
         _ => match http_kind(error) {
             Some(HttpErrorKind::Connect | HttpErrorKind::Timeout) => say(
-                StoreError::UNREACHABLE,
+                StoreReason::Unreachable,
                 "nothing answers there: check the endpoint, its DNS name and port, TLS, and the network policy",
             ),
             Some(_) => say(
-                StoreError::UNREACHABLE,
+                StoreReason::Unreachable,
                 "the connection broke: check the endpoint and the network",
             ),
             None if text.contains("redirect")
@@ -261,21 +240,21 @@ pub(super) fn classify(
                 || status(&text).is_some_and(|s| (300..400).contains(&s)) =>
             {
                 say(
-                    StoreError::FAILED,
+                    StoreReason::Failed,
                     "the store redirects, which is not followed: correct the region or the endpoint",
                 )
             }
             None => match status(&text) {
                 // A listing's error is always of the general kind.
                 Some(403) => say(
-                    StoreError::PERMISSION_DENIED,
+                    StoreReason::PermissionDenied,
                     &format!("the credentials lack {}", right.named(place.kind)),
                 ),
                 Some(401) => say(
-                    StoreError::CREDENTIALS_REFUSED,
+                    StoreReason::CredentialsRefused,
                     "the store does not accept the credentials: correct them",
                 ),
-                _ => say(StoreError::FAILED, "the store did not do it"),
+                _ => say(StoreReason::Failed, "the store did not do it"),
             },
         },
     }
@@ -403,7 +382,7 @@ mod tests {
             ));
             assert!(!is_missing_object(&bucket));
             let e = told(&bucket);
-            assert_eq!(e.reason, StoreError::BUCKET_NOT_FOUND);
+            assert_eq!(e.reason, StoreReason::BucketNotFound);
             assert!(e.message.contains("create it"), "{e}");
         }
         assert!(is_missing_object(&not_found("<Code>NoSuchKey</Code>")));
@@ -434,26 +413,29 @@ mod tests {
             ))
         };
         for (error, reason) in [
-            (denied(), StoreError::PERMISSION_DENIED),
-            (status(403, ""), StoreError::PERMISSION_DENIED),
+            (denied(), StoreReason::PermissionDenied),
+            (status(403, ""), StoreReason::PermissionDenied),
             (
                 generic("Bulk delete request failed for key k: no (code: 403)"),
-                StoreError::PERMISSION_DENIED,
+                StoreReason::PermissionDenied,
             ),
             (
                 not_found("404: <Code>InvalidAccessKeyId</Code>"),
-                StoreError::CREDENTIALS_REFUSED,
+                StoreReason::CredentialsRefused,
             ),
             (
                 status(403, "<Code>AuthenticationFailed</Code>"),
-                StoreError::CREDENTIALS_REFUSED,
+                StoreReason::CredentialsRefused,
             ),
-            (connect, StoreError::UNREACHABLE),
-            (local, StoreError::NOT_ALLOWED),
-            (status(503, "<Code>SlowDown</Code>"), StoreError::THROTTLED),
-            (status(429, ""), StoreError::THROTTLED),
-            (status(400, "<Code>BadDigest</Code>"), StoreError::CORRUPTED),
-            (status(500, ""), StoreError::FAILED),
+            (connect, StoreReason::Unreachable),
+            (local, StoreReason::NotAllowed),
+            (status(503, "<Code>SlowDown</Code>"), StoreReason::Throttled),
+            (status(429, ""), StoreReason::Throttled),
+            (
+                status(400, "<Code>BadDigest</Code>"),
+                StoreReason::Corrupted,
+            ),
+            (status(500, ""), StoreReason::Failed),
         ] {
             let told = told(&error);
             assert_eq!(told.reason, reason, "{told}");

@@ -4,6 +4,7 @@
 //! beside its object that carries the id in its name, so that the next process can remove it.
 
 use super::StoreError;
+use crate::reason::StoreReason;
 use async_trait::async_trait;
 use object_store::{
     Error, MultipartId, PutPayload, PutResult, Result,
@@ -60,7 +61,7 @@ fn refuse_links(
 ) -> std::result::Result<(), StoreError> {
     let not_allowed = |message| StoreError {
         message,
-        reason: StoreError::NOT_ALLOWED,
+        reason: StoreReason::NotAllowed,
     };
     let Ok(below) = path.strip_prefix(limit) else {
         return Err(not_allowed(format!(
@@ -399,7 +400,7 @@ mod tests {
         link(&limit.join("a/linked"), &limit.join("b"));
         for root in ["c", "c/new", "a/linked", "a/linked/new"] {
             let error = open(&limit.join(root), Some(&limit)).unwrap_err();
-            assert_eq!(error.reason, StoreError::NOT_ALLOWED, "{root}");
+            assert_eq!(error.reason, StoreReason::NotAllowed, "{root}");
         }
         assert!(!outside.join("new").exists() && !limit.join("b/new").exists());
         // Planted after it was opened: a folder, an object, a staging file, the store itself.

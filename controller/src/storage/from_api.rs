@@ -66,7 +66,7 @@ async fn read_secret(
 ) -> Result<Secret, StoreError> {
     check_name(name).map_err(|why| {
         problem(
-            StoreError::NOT_ALLOWED,
+            StoreReason::NotAllowed,
             format!("spec.credentialsSecretRef.name: {why}"),
         )
     })?;
@@ -86,7 +86,7 @@ async fn read_secret(
             ),
         )),
         Err(error) => Err(problem(
-            StoreError::FAILED,
+            StoreReason::Failed,
             format!("Secret {name} could not be read: {error}"),
         )),
     }
@@ -110,7 +110,7 @@ pub fn mounted(
     });
     let location = cloud(spec, values.as_ref())?.ok_or_else(|| {
         problem(
-            StoreError::NOT_ALLOWED,
+            StoreReason::NotAllowed,
             "a file store lies with the controller, where no pod reaches it: restore from it with towline restore".into(),
         )
     })?;
@@ -134,7 +134,7 @@ fn build(
         && !config.ambient_credentials_namespaces.contains(namespace)
     {
         return Err(problem(
-            StoreError::NOT_ALLOWED,
+            StoreReason::NotAllowed,
             format!(
                 "set spec.credentialsSecretRef: namespace {namespace} may not use the controller's own cloud identity (--ambient-credentials-namespaces)"
             ),
@@ -193,7 +193,7 @@ fn cloud(spec: &BackupStoreSpec, secret: Option<&Values>) -> Result<Option<Locat
         (None, None, None, Some(_)) => return Ok(None),
         _ => {
             return Err(problem(
-                StoreError::FAILED,
+                StoreReason::Failed,
                 "set exactly one of spec.s3, spec.gcs, spec.azure and spec.file".into(),
             ));
         }
@@ -210,14 +210,14 @@ fn folder(
     let path = spec.file.as_ref().map_or("", |file| file.path.as_str());
     let Some(root) = &config.file_store_root else {
         return Err(problem(
-            StoreError::NOT_ALLOWED,
+            StoreReason::NotAllowed,
             "this controller takes no file stores: use s3, gcs or azure, or have it started with --file-store-root".into(),
         ));
     };
     // The API server has checked this already; a CRD may be older than the controller.
     if path.split('/').any(|name| matches!(name, "" | "." | "..")) {
         return Err(problem(
-            StoreError::NOT_ALLOWED,
+            StoreReason::NotAllowed,
             "spec.file.path must be a relative path without . or ..".into(),
         ));
     }
@@ -517,7 +517,7 @@ mod tests {
             serde_json::json!({"azure": {"container": "backups", "account": "acc"}}),
         ] {
             let error = build(&config(None, &["b"]), "a", &spec(json.clone()), None).unwrap_err();
-            assert_eq!(error.reason, StoreError::NOT_ALLOWED);
+            assert_eq!(error.reason, StoreReason::NotAllowed);
             assert!(error.message.contains("credentialsSecretRef"), "{error}");
             assert!(build(&config(None, &["a"]), "a", &spec(json), None).is_ok());
         }

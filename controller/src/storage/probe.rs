@@ -6,6 +6,7 @@ use super::{
     config::Kind,
     error::{self, Right},
 };
+use crate::reason::StoreReason;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use object_store::{ObjectStoreExt as _, PutMode, PutPayload, path::Path};
@@ -35,7 +36,7 @@ pub(super) async fn probe(store: &Store, folder: &str) -> Result<Capabilities, S
                 store.url(),
                 WHOLE.as_secs()
             ),
-            reason: StoreError::UNREACHABLE,
+            reason: StoreReason::Unreachable,
         }),
     }
 }
@@ -103,7 +104,7 @@ async fn write_and_read(store: &Store, keys: &Keys) -> Result<(), StoreError> {
                          other: use a store or a version that honours them",
                         store.url()
                     ),
-                    reason: StoreError::CREATE_ONLY_UNSUPPORTED,
+                    reason: StoreReason::CreateOnlyUnsupported,
                 });
             }
         }
@@ -207,7 +208,7 @@ async fn last_part(
                  and raise spec.partSize if archives should stay in few objects",
                 store.url()
             ),
-            reason: StoreError::MAX_PARTS_REFUSED,
+            reason: StoreReason::MaxPartsRefused,
         });
     }
     Err(store.error(

@@ -4,6 +4,7 @@
 use super::pace::Pace;
 use crate::{
     catalog::{JobIdentity, Mark, ObjectRef, UploadRef},
+    reason::StoreReason,
     storage::{PartWriter, Store, StoreError},
 };
 use bytes::{Bytes, BytesMut};
@@ -332,7 +333,7 @@ impl Upload {
                     self.store.url(),
                     self.store_stall.as_secs()
                 ),
-                reason: StoreError::UNREACHABLE,
+                reason: StoreReason::Unreachable,
             }),
         }
     }
@@ -346,9 +347,9 @@ impl Upload {
                 let again = match error.reason {
                     // The client has waited and tried for minutes; it goes on as long as the
                     // store takes any part at all.
-                    StoreError::THROTTLED => self.last_part.elapsed() < self.store_stall,
+                    StoreReason::Throttled => self.last_part.elapsed() < self.store_stall,
                     // The line has spoilt it: once is bad luck.
-                    StoreError::CORRUPTED => done.sent < MAX_SENT,
+                    StoreReason::Corrupted => done.sent < MAX_SENT,
                     _ => false,
                 };
                 if !again {

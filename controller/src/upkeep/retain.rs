@@ -10,9 +10,9 @@ use crate::{
     catalog::{self, Folder, Manifest},
     error::Error,
     job::record::human_bytes,
-    reason::ScheduleReason,
+    reason::{ScheduleReason, StoreReason},
     retention::{self, Backup, Decision, Owner, Policy, Reason},
-    storage::{Store, StoreError},
+    storage::Store,
 };
 use kube::{Api, Resource, ResourceExt, api::PostParams};
 use std::{
@@ -176,7 +176,7 @@ async fn one(
             }
             Err(error) => {
                 tracing::warn!(namespace = pass.namespace, key = backup.key, %error, "a backup could not be deleted");
-                let gone = error.reason == StoreError::UNREACHABLE;
+                let gone = error.reason == StoreReason::Unreachable;
                 failure.get_or_insert(error);
                 if gone {
                     break;

@@ -27,11 +27,10 @@ use tokio::net::TcpListener;
 use towline_controller::pki::Usage;
 use towline_controller::{
     catalog,
-    reason::FailureReason,
+    reason::{FailureReason, StoreReason},
     storage::{
         AzureCredentials, Capabilities, GcsConfig, GcsCredentials, Location, Operation,
         RequestObserver, RequestResult, S3Config, S3Credentials, S3Encryption, Store, StoreConfig,
-        StoreError,
     },
 };
 
@@ -63,16 +62,16 @@ async fn probes() {
         .probe("ns")
         .await
         .unwrap_err();
-    assert_eq!(error.reason, StoreError::UNREACHABLE, "{error}");
+    assert_eq!(error.reason, StoreReason::Unreachable, "{error}");
     let Some(gateway) = gateway else { return };
     let mut config = s3_config(&gateway.endpoint);
     config.bucket = "nope".into();
     let error = open(config.clone()).probe("ns").await.unwrap_err();
-    assert_eq!(error.reason, StoreError::BUCKET_NOT_FOUND, "{error}");
+    assert_eq!(error.reason, StoreReason::BucketNotFound, "{error}");
     let error = catalog::read_decision(&open(config.clone()), &job("u"))
         .await
         .unwrap_err();
-    assert_eq!(error.reason, StoreError::BUCKET_NOT_FOUND, "{error}");
+    assert_eq!(error.reason, StoreReason::BucketNotFound, "{error}");
     config.bucket = "bkt".into();
     for (key, secret) in [("test", "wrong-secret"), ("nobody", "testsecret")] {
         config.credentials = Some(S3Credentials {
@@ -81,7 +80,7 @@ async fn probes() {
             session_token: None,
         });
         let error = open(config.clone()).probe("ns").await.unwrap_err();
-        assert_eq!(error.reason, StoreError::CREDENTIALS_REFUSED, "{error}");
+        assert_eq!(error.reason, StoreReason::CredentialsRefused, "{error}");
         assert!(!error.message.contains(secret), "{error}");
     }
 }
@@ -107,7 +106,7 @@ async fn a_server_that_ignores_create_only_is_refused() {
         }
     });
     let error = open(s3_config(&endpoint)).probe("ns").await.unwrap_err();
-    assert_eq!(error.reason, StoreError::CREATE_ONLY_UNSUPPORTED, "{error}");
+    assert_eq!(error.reason, StoreReason::CreateOnlyUnsupported, "{error}");
     server.abort();
 }
 
@@ -117,7 +116,7 @@ async fn a_server_that_is_silent_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let error = open(s3_config(&endpoint)).probe("ns").await.unwrap_err();
-    assert_eq!(error.reason, StoreError::UNREACHABLE, "{error}");
+    assert_eq!(error.reason, StoreReason::Unreachable, "{error}");
 }
 
 const ALL: [&str; 6] = [
@@ -154,7 +153,7 @@ async fn a_missing_right_is_named() {
             continue;
         }
         let error = probed.unwrap_err();
-        assert_eq!(error.reason, StoreError::PERMISSION_DENIED, "{error}");
+        assert_eq!(error.reason, StoreReason::PermissionDenied, "{error}");
         assert!(error.message.contains(missing), "{missing}: {error}");
     }
 }
@@ -175,7 +174,7 @@ async fn max_parts_that_are_too_many_are_told() {
         .unwrap()
     };
     let error = open(1_001).probe("ns").await.unwrap_err();
-    assert_eq!(error.reason, StoreError::MAX_PARTS_REFUSED, "{error}");
+    assert_eq!(error.reason, StoreReason::MaxPartsRefused, "{error}");
     assert!(error.message.contains("lower spec.maxParts"), "{error}");
     open(1_000).probe("ns").await.unwrap();
     assert_eq!(server.place().remains().await, Vec::<String>::new());
@@ -361,13 +360,13 @@ async fn a_local_store_is_refused() {
             Place::Gcs { endpoint }.config(8).location,
         ] {
             let error = open(location).unwrap_err();
-            assert_eq!(error.reason, StoreError::NOT_ALLOWED, "{host}: {error}");
+            assert_eq!(error.reason, StoreReason::NotAllowed, "{host}: {error}");
         }
     }
     // A name is looked at when it is connected to.
     let store = open(Location::S3(s3_config(&format!("http://localhost:{port}")))).unwrap();
     let error = store.probe("ns").await.unwrap_err();
-    assert_eq!(error.reason, StoreError::NOT_ALLOWED, "{error}");
+    assert_eq!(error.reason, StoreReason::NotAllowed, "{error}");
     let met = tokio::select! {
         biased;
         _ = listener.accept() => true,
@@ -389,8 +388,8 @@ async fn a_private_authority_is_trusted_when_named() {
     config.allow_http = false;
     for (bundle, reason) in [
         (Some(ca.certificate.clone()), None),
-        (None, Some(StoreError::UNREACHABLE)),
-        (Some(Ca::new().certificate), Some(StoreError::UNREACHABLE)),
+        (None, Some(StoreReason::Unreachable)),
+        (Some(Ca::new().certificate), Some(StoreReason::Unreachable)),
     ] {
         config.ca_bundle = bundle;
         let probed = open(config.clone()).probe("ns").await;
@@ -651,7 +650,7 @@ async fn a_shared_access_signature_is_enough() {
             (None, probed) => drop(probed.unwrap()),
             (Some(right), probed) => {
                 let error = probed.unwrap_err();
-                assert_eq!(error.reason, StoreError::PERMISSION_DENIED, "{error}");
+                assert_eq!(error.reason, StoreReason::PermissionDenied, "{error}");
                 assert!(error.message.contains(right), "{permissions}: {error}");
                 assert!(!error.message.contains("sig="), "{error}");
             }

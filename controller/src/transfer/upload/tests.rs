@@ -32,7 +32,7 @@ async fn upload(dir: &tempfile::TempDir, store_stall: Duration) -> Upload {
 }
 
 /// What the first part's task brings when the store would not take it.
-fn refused(reason: crate::reason::StoreReason, sent: u32) -> PartDone {
+fn refused(reason: StoreReason, sent: u32) -> PartDone {
     PartDone {
         object: 0,
         index: 0,
@@ -48,13 +48,13 @@ fn refused(reason: crate::reason::StoreReason, sent: u32) -> PartDone {
 #[tokio::test]
 async fn a_part_goes_again_while_the_store_takes_any() {
     for (reason, sent, stall, again) in [
-        (StoreError::THROTTLED, 1, 300, true),
-        (StoreError::THROTTLED, 50, 300, true),
-        (StoreError::THROTTLED, 1, 0, false),
-        (StoreError::CORRUPTED, 1, 300, true),
-        (StoreError::CORRUPTED, MAX_SENT, 300, false),
-        (StoreError::PERMISSION_DENIED, 1, 300, false),
-        (StoreError::FAILED, 1, 300, false),
+        (StoreReason::Throttled, 1, 300, true),
+        (StoreReason::Throttled, 50, 300, true),
+        (StoreReason::Throttled, 1, 0, false),
+        (StoreReason::Corrupted, 1, 300, true),
+        (StoreReason::Corrupted, MAX_SENT, 300, false),
+        (StoreReason::PermissionDenied, 1, 300, false),
+        (StoreReason::Failed, 1, 300, false),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let mut upload = upload(&dir, Duration::from_secs(stall)).await;
