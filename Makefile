@@ -12,7 +12,7 @@ E2E_THREADS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local demo-clean test test-full release reproducible test-release bench bench-scale bench-pull bench-restore bench-agent bench-locks check lint unit scripts deny crds chart chart-docs images cluster-up cluster-down cluster-deps cluster-programs e2e
+.PHONY: help demo demo-local demo-clean test test-full release reproducible test-release bench bench-scale bench-pull bench-restore bench-agent bench-locks check lint unit scripts deny crds chart chart-docs operators images cluster-up cluster-down cluster-deps cluster-programs e2e
 
 help: ## This list
 	@printf 'make TARGET, with\n\n'
@@ -109,6 +109,12 @@ chart-docs: ## Writes the chart's README from its values, and the snapshots of w
 	@eval "$$($(cluster) env)" && \
 	  "$$TOWLINE_HELM_DOCS" --sort-values-order=file --log-level=warning --chart-search-root=charts/towline && \
 	  TOWLINE_WRITE_SNAPSHOTS=1 cargo test --locked -q -p e2e --test chart snapshots
+
+# Built from generated types, outside the checkout: minutes the first time.
+operators: ## Holds the examples for operators to the operators' own definitions
+	@CARGO_TARGET_DIR="$${TOWLINE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/towline}/operators" \
+	  cargo run --locked --quiet --manifest-path tests/operators/Cargo.toml -- \
+	  deploy/examples/mariadb-operator/mariadb.yaml deploy/examples/percona-*/cluster.yaml
 
 images: ## Builds the images whose inputs changed, and gives them to the cluster
 	@$(cluster) images

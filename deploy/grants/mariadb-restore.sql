@@ -1,15 +1,16 @@
 -- MariaDB 10.5 or later: what a restore (--allow-restore, POST /v1/restore) needs beyond the grants of
--- mariadb-logical.sql. Instead of *.* the databases that may be restored can be named.
+-- mariadb-logical.sql. Each of these is asked for before a restore that needs it. Instead of *.* in the
+-- first statement the databases that may be restored can be named.
 GRANT SELECT, INSERT,   -- rows
-      CREATE, DROP, ALTER, REFERENCES, LOCK TABLES, CREATE VIEW,
-      TRIGGER,          -- unless triggers are left out
-      CREATE ROUTINE, ALTER ROUTINE, -- unless routines are left out
-      EVENT             -- unless events are left out
+      CREATE, DROP, ALTER, LOCK TABLES, CREATE VIEW,
+      TRIGGER,          -- only with triggers
+      CREATE ROUTINE,   -- only with routines
+      EVENT             -- only with events
    ON *.* TO 'towline'@'localhost';
-GRANT SET USER,         -- keep the definers of views, routines, triggers and events
-      BINLOG ADMIN,     -- leave the binary log out
-      SUPER             -- create triggers and functions beside a binary log: not needed with
+GRANT SET USER,         -- only with definers kept: of views, routines, triggers and events
+      SUPER,            -- only beside a binary log: create triggers and functions. Not needed with
                         -- log_bin_trust_function_creators = 1
+      BINLOG ADMIN      -- only with binaryLog false: leave the binary log out
    ON *.* TO 'towline'@'localhost';
 -- To set the position of a replica (gtidPurged):
 --   GRANT REPLICATION SLAVE ADMIN ON *.* TO 'towline'@'localhost';

@@ -1,4 +1,6 @@
--- MySQL 8.0, 8.4 or 9, method physical (xtrabackup of the same series). The project does not test it.
+-- MySQL 8.0, 8.4 or 9, method physical (xtrabackup of the same series). The project has no xtrabackup to
+-- test with: these are the privileges that its manual asks for, and REFERENCES. The agent asks for each of
+-- them before a backup, and that is tested.
 -- Replace the password; the agent reads it from --db-password-file.
 CREATE USER IF NOT EXISTS 'towline'@'localhost' IDENTIFIED BY 'CHANGE-ME';
 GRANT BACKUP_ADMIN,        -- LOCK INSTANCE FOR BACKUP; the log's position

@@ -13,20 +13,32 @@ pub struct Grants {
     revoked: BTreeMap<String, BTreeSet<String>>,
     /// Whether what is granted on everything may be granted to others.
     grant_option: bool,
+    /// Whether everybody's identity may be granted to others.
+    proxy: bool,
+    /// Whose they are, as a statement names them.
+    account: Option<String>,
 }
 
 const ALL: &str = "ALL PRIVILEGES";
+
+/// Everybody, as `SHOW GRANTS` prints whom a user may stand in for.
+const ANYBODY: [&str; 4] = ["''@'%'", "``@`%`", "''@''", "``@``"];
 
 impl FromIterator<String> for Grants {
     /// From the lines of `SHOW GRANTS`. What is no grant of privileges on tables is skipped.
     fn from_iter<I: IntoIterator<Item = String>>(lines: I) -> Self {
         let mut grants = Self::default();
         for line in lines {
-            if let Some((privileges, on)) = parse(&line, "GRANT ", " TO ") {
-                let may = " WITH GRANT OPTION";
-                grants.grant_option |= on == "*.*" && quoted::find(&line, may).is_some();
+            if let Some((privileges, on, rest)) = parse(&line, "GRANT ", " TO ") {
+                let may = quoted::find(rest, " WITH GRANT OPTION").is_some();
+                grants.grant_option |= on == "*.*" && may;
+                grants.proxy |= ANYBODY.contains(&on.as_str()) && may;
+                if on == "*.*" {
+                    let account = quoted::split(rest, " ").map_or(rest, |(account, _)| account);
+                    grants.account = Some(account.to_owned());
+                }
                 grants.granted.entry(on).or_default().extend(privileges);
-            } else if let Some((privileges, on)) = parse(&line, "REVOKE ", " FROM ") {
+            } else if let Some((privileges, on, _)) = parse(&line, "REVOKE ", " FROM ") {
                 grants.revoked.entry(on).or_default().extend(privileges);
             }
         }
@@ -34,14 +46,20 @@ impl FromIterator<String> for Grants {
     }
 }
 
-/// `GRANT SELECT, SHOW VIEW ON *.* TO ...`; column privileges (`SELECT (a)`) are skipped.
-fn parse(line: &str, verb: &str, preposition: &str) -> Option<(Vec<String>, String)> {
+/// `GRANT SELECT, SHOW VIEW ON *.* TO ...`: privileges, what they are on, and what stands behind;
+/// column privileges (`SELECT (a)`) are skipped.
+fn parse<'a>(
+    line: &'a str,
+    verb: &str,
+    preposition: &str,
+) -> Option<(Vec<String>, String, &'a str)> {
     let rest = line.strip_prefix(verb)?;
     let (privileges, rest) = quoted::split(rest, " ON ")?;
-    let (on, _) = quoted::split(rest, preposition)?;
+    let (on, rest) = quoted::split(rest, preposition)?;
     let on = on.strip_prefix("TABLE ").unwrap_or(on).to_owned();
     let privileges = privileges.split(',').map(|p| p.trim().to_ascii_uppercase());
-    Some((privileges.filter(|p| !p.contains(['(', ')'])).collect(), on))
+    let privileges = privileges.filter(|p| !p.contains(['(', ')'])).collect();
+    Some((privileges, on, rest))
 }
 
 impl Grants {
@@ -55,6 +73,21 @@ impl Grants {
     #[must_use]
     pub const fn may_grant(&self) -> bool {
         self.grant_option
+    }
+
+    /// Whether the user may let others stand in for anybody (`GRANT PROXY ON ''@'%'`).
+    #[must_use]
+    pub const fn may_grant_proxy(&self) -> bool {
+        self.proxy
+    }
+
+    /// A statement that grants what is lacking.
+    #[must_use]
+    pub fn statement(&self, privileges: &str, on: &str) -> String {
+        match &self.account {
+            Some(account) => format!("GRANT {privileges} ON {on} TO {account}"),
+            None => format!("GRANT {privileges} ON {on}"),
+        }
     }
 
     /// Whether one of `any` of these privileges is granted on the whole of `schema`.
@@ -97,8 +130,26 @@ mod tests {
         let root = grants(&["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"]);
         assert!(root.global(&["SELECT"]));
         assert!(root.schema("app", &["TRIGGER"]) && root.may_grant());
+        assert!(!root.may_grant_proxy());
         let named = grants(&["GRANT ALL PRIVILEGES ON *.* TO `x WITH GRANT OPTION`@`%`"]);
         assert!(!named.may_grant());
+        for anybody in ["''@'%'", "``@`%`"] {
+            let proxy = format!("GRANT PROXY ON {anybody} TO 'root'@'localhost' WITH GRANT OPTION");
+            assert!(grants(&[&proxy]).may_grant_proxy());
+        }
+    }
+
+    #[test]
+    fn a_statement_names_the_account() {
+        let user = grants(&["GRANT USAGE ON *.* TO `od``d TO`@`10.%` IDENTIFIED BY PASSWORD '*1'"]);
+        assert_eq!(
+            user.statement("SELECT", "*.*"),
+            "GRANT SELECT ON *.* TO `od``d TO`@`10.%`"
+        );
+        assert_eq!(
+            grants(&[]).statement("SELECT", "*.*"),
+            "GRANT SELECT ON *.*"
+        );
     }
 
     #[test]

@@ -96,7 +96,8 @@ async fn ask(
     let grants = match session.grants().await {
         // Everybody may do everything, and nobody can be asked.
         Err(DatabaseError::Query { message, .. }) if message.contains("--skip-grant-tables") => {
-            ["GRANT ALL PRIVILEGES ON *.* TO ``@`` WITH GRANT OPTION".to_owned()]
+            let all = ["ALL PRIVILEGES ON *.*", "PROXY ON ``@``"];
+            all.map(|all| format!("GRANT {all} TO ``@`` WITH GRANT OPTION"))
                 .into_iter()
                 .collect()
         }
@@ -172,46 +173,74 @@ fn privileges(
 ) -> Result<(), RestoreError> {
     let mariadb = server.flavour == Flavour::Mariadb;
     let mut lacking: Vec<String> = Vec::new();
-    let mut global = |any: &[&str], why: &str| {
-        if !grants.global(any) {
-            lacking.push(format!("GRANT {} ON *.* ({why})", any[0]));
+    if server.role == Role::Unknown {
+        let privilege = if mariadb {
+            "REPLICA MONITOR"
+        } else {
+            "REPLICATION CLIENT"
+        };
+        let why = "to see whether the server is a replica, which must not be restored into";
+        lacking.push(format!("{} ({why})", grants.statement(privilege, "*.*")));
+    }
+    // One privilege of each list is wanted.
+    let mut all_of = |lists: &[&[&str]], why: &str| {
+        let missing = lists.iter().filter(|any| !grants.global(any));
+        let missing: Vec<&str> = missing.map(|any| any[0]).collect();
+        if !missing.is_empty() {
+            let grant = grants.statement(&missing.join(", "), "*.*");
+            lacking.push(format!("{grant} ({why})"));
         }
     };
     let objects = options.routines || options.triggers;
     if objects && !trusts_creators {
         let why = "to create triggers and functions, or SET GLOBAL log_bin_trust_function_creators = 1, or leave routines and triggers out";
-        global(&["SUPER"], why);
+        all_of(&[&["SUPER"]], why);
     }
     if options.definers == Definers::Keep {
         let why = "to create views, routines, triggers and events of others, or choose the current user as definer";
-        if mariadb {
-            global(&["SET USER"], why);
+        // Whose they are is known too late: it is in the archive.
+        let definers: &[&[&str]] = if mariadb {
+            &[&["SET USER"]]
         } else {
-            global(&["SET_ANY_DEFINER", "SET_USER_ID", "SUPER"], why);
-        }
+            &[
+                &["SET_ANY_DEFINER", "SET_USER_ID", "SUPER"],
+                &["ALLOW_NONEXISTENT_DEFINER", "SET_USER_ID", "SUPER"],
+                &["SYSTEM_USER"],
+            ]
+        };
+        all_of(definers, why);
     }
     if !options.binary_log {
         let why = "to leave the binary log out";
         if mariadb {
-            global(&["BINLOG ADMIN"], why);
+            all_of(&[&["BINLOG ADMIN"]], why);
         } else {
             let any = ["SESSION_VARIABLES_ADMIN", "SYSTEM_VARIABLES_ADMIN", "SUPER"];
-            global(&any, why);
+            all_of(&[&any], why);
         }
     }
     if options.gtid_purged {
         let why = "to set the position";
         if mariadb {
-            global(&["REPLICATION SLAVE ADMIN"], why);
+            all_of(&[&["REPLICATION SLAVE ADMIN"]], why);
         } else {
-            global(&["SYSTEM_VARIABLES_ADMIN", "SUPER"], why);
+            all_of(&[&["SYSTEM_VARIABLES_ADMIN", "SUPER"]], why);
         }
     }
     if options.include_users {
-        global(&["CREATE USER"], "to create accounts");
+        all_of(&[&["CREATE USER"]], "to create accounts");
         if !grants.may_grant() {
-            let all = "GRANT ALL PRIVILEGES ON *.* WITH GRANT OPTION (to grant to the accounts what they had)";
-            lacking.push(all.to_owned());
+            let all = grants.statement("ALL PRIVILEGES", "*.*");
+            lacking.push(format!(
+                "{all} WITH GRANT OPTION (to grant to the accounts what they had)"
+            ));
+        }
+        if !grants.may_grant_proxy() {
+            let anybody = if mariadb { "''@'%'" } else { "''@''" };
+            let proxy = grants.statement("PROXY", anybody);
+            lacking.push(format!(
+                "{proxy} WITH GRANT OPTION (root has that, so it is among what the accounts had)"
+            ));
         }
     }
     let mut of_schema = vec![
@@ -220,15 +249,21 @@ fn privileges(
         "CREATE",
         "DROP",
         "ALTER",
-        "REFERENCES",
         "LOCK TABLES",
         "CREATE VIEW",
     ];
+    // MariaDB has these two as well, and wants neither for what is new.
+    if !mariadb {
+        of_schema.push("REFERENCES");
+    }
     if options.triggers {
         of_schema.push("TRIGGER");
     }
     if options.routines {
-        of_schema.extend(["CREATE ROUTINE", "ALTER ROUTINE"]);
+        of_schema.push("CREATE ROUTINE");
+        if !mariadb {
+            of_schema.push("ALTER ROUTINE");
+        }
     }
     if options.events != Events::Skip {
         of_schema.push("EVENT");
@@ -240,7 +275,7 @@ fn privileges(
             .filter(|privilege| !grants.schema(schema, &[privilege]))
             .collect();
         if !missing.is_empty() {
-            lacking.push(format!("GRANT {} ON `{schema}`.*", missing.join(", ")));
+            lacking.push(grants.statement(&missing.join(", "), &format!("`{schema}`.*")));
         }
     }
     if lacking.is_empty() {
@@ -379,7 +414,10 @@ mod tests {
                 options.gtid_purged = true;
                 options.binary_log = false;
             };
-            assert_eq!(lacking(flavour, &[all], everything), "");
+            let error = lacking(flavour, &[all], everything);
+            assert!(error.contains("GRANT PROXY ON ''@'"), "{error}");
+            let proxy = "GRANT PROXY ON ''@'%' TO `t`@`%` WITH GRANT OPTION";
+            assert_eq!(lacking(flavour, &[all, proxy], everything), "");
         }
         let some = "GRANT SELECT, INSERT ON *.* TO `t`@`%`";
         let error = lacking(Flavour::Mariadb, &[some], |_| {});

@@ -10,6 +10,9 @@ mod encryption;
 mod endings;
 mod faults;
 mod galera;
+mod grants;
+#[allow(unreachable_pub, reason = "the end-to-end tests use it, too")]
+mod grants_file;
 mod locks;
 mod logical;
 mod over_curl;

@@ -40,57 +40,6 @@ async fn names_that_cannot_be_dumped() {
     rig.is_clean(Some(&server)).await;
 }
 
-/// Every documented privilege is either asked for before anything is sent, or not needed for a
-/// complete backup: none makes a backup fail late or lack something.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_privilege_is_named_first() {
-    let tables: &[(Method, &[(&str, bool)])] = &[
-        (
-            Method::Physical,
-            &[
-                ("RELOAD", true),
-                ("PROCESS", true),
-                ("BINLOG MONITOR", true),
-                ("REPLICA MONITOR", true),
-                ("REFERENCES", false),
-            ],
-        ),
-        (
-            Method::Logical,
-            &[
-                ("SELECT", true),
-                ("SHOW VIEW", true),
-                ("TRIGGER", true),
-                ("EVENT", true),
-                ("PROCESS", true),
-                ("BINLOG MONITOR", false),
-                ("REPLICA MONITOR", true),
-            ],
-        ),
-    ];
-    for (method, privileges) in tables {
-        let server = Server::with_user(method.as_str());
-        server.fill("orders", "InnoDB", 1);
-        let rig = Rig::new(&server);
-        for (privilege, needed) in *privileges {
-            server.sql(&format!("REVOKE {privilege} ON *.* FROM towline@localhost"));
-            if *needed {
-                let refused = rig.refused(request(*method)).await;
-                assert!(
-                    matches!(refused, StartError::Database { .. }),
-                    "{refused:?}"
-                );
-                let message = refused.to_string();
-                assert!(message.contains(privilege), "{privilege}: {message}");
-            } else {
-                rig.start(request(*method)).await.end().await.complete();
-            }
-            server.sql(&format!("GRANT {privilege} ON *.* TO towline@localhost"));
-        }
-        rig.is_clean(Some(&server)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_answer_or_refuses_us() {
     let mut server = Server::start();

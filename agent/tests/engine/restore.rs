@@ -14,7 +14,7 @@ use towline_agent::restore::{
 };
 
 /// Everything that a schema can hold, and what could be taken for something else.
-const OBJECTS: &str = r"
+pub(crate) const OBJECTS: &str = r"
     CREATE DATABASE shop CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
     CREATE DATABASE `od``d é ; x`;
     CREATE TABLE `od``d é ; x`.`--all` (`a``b` INT PRIMARY KEY COMMENT 'it''s; \'DELIMITER ;;\'');
@@ -78,7 +78,7 @@ const QUESTIONS: [&str; 11] = [
 ];
 
 /// A backup of a server that has all this.
-struct Backup {
+pub(crate) struct Backup {
     source: Server,
     bytes: Vec<u8>,
 }
@@ -90,7 +90,7 @@ impl Backup {
         Self::of_server(source, databases).await
     }
 
-    async fn of_server(source: Server, databases: &[&str]) -> Self {
+    pub(crate) async fn of_server(source: Server, databases: &[&str]) -> Self {
         let rig = Rig::new(&source);
         let end = rig
             .start(BackupRequest {
@@ -123,7 +123,7 @@ impl Backup {
     }
 
     /// Both passes.
-    async fn restore(
+    pub(crate) async fn restore(
         &self,
         target: &Server,
         options: &LogicalOptions,

@@ -144,7 +144,7 @@ fn installed() -> &'static Path {
 }
 
 /// The SQL of `deploy/grants`.
-fn documented(method: &str) -> String {
+pub(crate) fn documented(method: &str) -> String {
     let sql = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../deploy/grants")
         .join(format!("mariadb-{method}.sql"));

@@ -165,7 +165,7 @@ impl<'a> Database<'a> {
         };
         namespace.ready(&database.pod).await;
         // The tests use both methods.
-        let logical = documented(&format!("{flavour}-logical"));
+        let logical = Self::documented(&format!("{flavour}-logical"));
         database.query(&logical.replace("CHANGE-ME", TOKEN)).await;
         if flavour == "mariadb" {
             database.grant("mariadb-physical").await;
@@ -173,9 +173,14 @@ impl<'a> Database<'a> {
         database
     }
 
+    /// The SQL of a file of deploy/grants.
+    pub fn documented(file: &str) -> String {
+        std::fs::read_to_string(root().join(format!("deploy/grants/{file}.sql"))).unwrap()
+    }
+
     /// Gives the agent's user what a file of deploy/grants grants.
     async fn grant(&self, file: &str) {
-        let grants = documented(file);
+        let grants = Self::documented(file);
         let from = grants.find("GRANT").unwrap();
         self.query(&grants[from..]).await;
     }
@@ -270,13 +275,8 @@ impl<'a> Database<'a> {
     }
 }
 
-/// The SQL of a file of deploy/grants.
-fn documented(file: &str) -> String {
-    std::fs::read_to_string(root().join(format!("deploy/grants/{file}.sql"))).unwrap()
-}
-
 /// A path as kustomize wants it: from the folder of the kustomization.
-fn relative(from: &Path, to: &Path) -> String {
+pub fn relative(from: &Path, to: &Path) -> String {
     let up = from.canonicalize().unwrap().components().skip(1).count();
     let down = to.canonicalize().unwrap();
     let down = down
