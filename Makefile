@@ -33,7 +33,7 @@ demo-clean: ## Removes what `make demo` left, and stops the cluster
 test: cluster-deps ## Every test, on a real cluster
 	@$(MAKE) --no-print-directory -j2 cluster-programs lint
 	@$(cluster) up
-	@$(MAKE) --no-print-directory scripts deny unit
+	@$(MAKE) --no-print-directory scripts deny unit operators
 	@$(MAKE) --no-print-directory images
 	@$(MAKE) --no-print-directory e2e
 

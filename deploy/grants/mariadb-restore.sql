@@ -3,9 +3,9 @@
 -- first statement the databases that may be restored can be named.
 GRANT SELECT, INSERT,   -- rows
       CREATE, DROP, ALTER, LOCK TABLES, CREATE VIEW,
-      TRIGGER,          -- only with triggers
-      CREATE ROUTINE,   -- only with routines
-      EVENT             -- only with events
+      TRIGGER,                       -- only with triggers
+      CREATE ROUTINE, ALTER ROUTINE, -- only with routines
+      EVENT                          -- only with events
    ON *.* TO 'towline'@'localhost';
 GRANT SET USER,         -- only with definers kept: of views, routines, triggers and events
       SUPER,            -- only beside a binary log: create triggers and functions. Not needed with
