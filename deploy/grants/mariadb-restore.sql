@@ -7,12 +7,14 @@ GRANT SELECT, INSERT,   -- rows
       CREATE ROUTINE, ALTER ROUTINE, -- only with routines
       EVENT                          -- only with events
    ON *.* TO 'towline'@'localhost';
-GRANT SET USER,         -- only with definers kept: of views, routines, triggers and events
-      SUPER,            -- only beside a binary log: create triggers and functions. Not needed with
-                        -- log_bin_trust_function_creators = 1
-      BINLOG ADMIN      -- only with binaryLog false: leave the binary log out
+GRANT SUPER             -- only beside a binary log: create triggers and functions. Better is
+                        -- log_bin_trust_function_creators = 1, and the next statement alone
    ON *.* TO 'towline'@'localhost';
--- To set the position of a replica (gtidPurged):
+-- Up to 10.11 SUPER holds these.
+GRANT SET USER,         -- only with definers kept, without SUPER: of views, routines, triggers and events
+      BINLOG ADMIN      -- only with binaryLog false, without SUPER: leave the binary log out
+   ON *.* TO 'towline'@'localhost';
+-- To set the position of a replica (gtidPurged), without SUPER:
 --   GRANT REPLICATION SLAVE ADMIN ON *.* TO 'towline'@'localhost';
 -- To restore accounts (includeUsers); nobody can grant what he does not have:
 --   GRANT ALL PRIVILEGES ON *.* TO 'towline'@'localhost' WITH GRANT OPTION;

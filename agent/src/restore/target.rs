@@ -191,6 +191,12 @@ fn privileges(
             lacking.push(format!("{grant} ({why})"));
         }
     };
+    // Up to 10.11 it holds those that were split from it.
+    let super_holds = mariadb && server.version.starts_with("10.");
+    let split_from_super = |privilege: &'static str| -> Vec<&'static str> {
+        let more = super_holds.then_some("SUPER");
+        [privilege].into_iter().chain(more).collect()
+    };
     let objects = options.routines || options.triggers;
     if objects && !trusts_creators {
         let why = "to create triggers and functions, or SET GLOBAL log_bin_trust_function_creators = 1, or leave routines and triggers out";
@@ -199,8 +205,9 @@ fn privileges(
     if options.definers == Definers::Keep {
         let why = "to create views, routines, triggers and events of others, or choose the current user as definer";
         // Whose they are is known too late: it is in the archive.
+        let set_user = split_from_super("SET USER");
         let definers: &[&[&str]] = if mariadb {
-            &[&["SET USER"]]
+            &[&set_user]
         } else {
             &[
                 &["SET_ANY_DEFINER", "SET_USER_ID", "SUPER"],
@@ -213,7 +220,7 @@ fn privileges(
     if !options.binary_log {
         let why = "to leave the binary log out";
         if mariadb {
-            all_of(&[&["BINLOG ADMIN"]], why);
+            all_of(&[&split_from_super("BINLOG ADMIN")], why);
         } else {
             let any = ["SESSION_VARIABLES_ADMIN", "SYSTEM_VARIABLES_ADMIN", "SUPER"];
             all_of(&[&any], why);
@@ -222,7 +229,7 @@ fn privileges(
     if options.gtid_purged {
         let why = "to set the position";
         if mariadb {
-            all_of(&[&["REPLICATION SLAVE ADMIN"]], why);
+            all_of(&[&split_from_super("REPLICATION SLAVE ADMIN")], why);
         } else {
             all_of(&[&["SYSTEM_VARIABLES_ADMIN", "SUPER"]], why);
         }

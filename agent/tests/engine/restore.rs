@@ -498,14 +498,14 @@ async fn servers_that_are_not_fit() {
         .sql("SET GLOBAL read_only = 0; CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_USER='x'");
     refused(&some(&[]), "replicates").await;
     target.sql("RESET SLAVE ALL");
-    target.sql("REVOKE SET USER, EVENT ON *.* FROM towline@localhost");
+    target.sql("REVOKE SET USER, SUPER, EVENT ON *.* FROM towline@localhost");
     refused(&some(&[]), "SET USER").await;
     refused(&some(&[]), "EVENT ON `shop`.*").await;
     let purge = LogicalOptions {
         gtid_purged: true,
         ..some(&[])
     };
-    target.sql("GRANT SET USER, EVENT, REPLICATION SLAVE ADMIN ON *.* TO towline@localhost");
+    target.sql("GRANT SET USER, SUPER, EVENT ON *.* TO towline@localhost");
     let proven = backup.prove(&some(&[])).unwrap();
     let gtid = proven.verified.summary.position.gtid.unwrap();
     target.sql(&format!(
