@@ -49,6 +49,14 @@ make_images() {
   build_binaries "${wanted[@]}"
   for name in "${wanted[@]}"; do make_image "$name" || return 1; done
   if external; then push_images; else import_images; fi
+  prune_layers
+}
+
+# prune_layers: each build leaves the layers of its steps, for the next one to use. When they are many, they go.
+prune_layers() {
+  local kilobytes
+  kilobytes=$(du -sk "$cache/containers" 2>/dev/null | cut -f1)
+  ((${kilobytes:-0} < 8 * 1024 * 1024)) || buildah_here rmi --prune >/dev/null 2>&1 || true
 }
 
 # binary NAME: where cargo puts it.
