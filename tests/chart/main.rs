@@ -10,6 +10,7 @@
 
 mod accepted;
 mod alerts;
+mod command_lines;
 mod documented;
 mod refused;
 mod snapshots;

@@ -2,7 +2,7 @@
 
 use crate::{Cluster, Output, command::run_command, eventually, eventually_for, run_ok};
 use serde_json::Value;
-use std::{fs::File, sync::OnceLock};
+use std::{fs::File, path::Path, sync::OnceLock};
 use tokio::{
     process::Command,
     sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -274,19 +274,23 @@ impl Namespace {
     /// Installs our chart with what its values are by default, and waits for the controller.
     pub async fn install_chart(&self, settings: &[&str]) {
         let chart = crate::cluster::root().join("charts/towline");
+        self.install_from(&chart, settings).await;
+    }
+
+    /// [`Self::install_chart`] of another chart, such as that of the version before.
+    pub async fn install_from(&self, chart: &Path, settings: &[&str]) {
+        let upgrade = ["upgrade", "--install", "--take-ownership"];
+        self.install_by(&upgrade, chart, settings).await;
+    }
+
+    /// [`Self::install_from`] by another command of Helm's.
+    pub async fn install_by(&self, command: &[&str], chart: &Path, settings: &[&str]) {
         let repository = format!(
             "image.repository={}",
             self.cluster.image("towline-controller")
         );
         let pull = format!("image.pullPolicy={}", self.cluster.pull_policy());
-        let install = [
-            "upgrade",
-            "--install",
-            "--take-ownership",
-            "towline",
-            chart.to_str().unwrap(),
-        ];
-        let mut args = install.to_vec();
+        let mut args = [command, &["towline", chart.to_str().unwrap()]].concat();
         let tools = [
             (r"toolImages.mariadb-10\.11", "towline-agent-mariadb"),
             ("toolImages.mysql-9", "towline-agent-mysql"),
