@@ -42,6 +42,7 @@ async fn manifests_are_such_as_the_api_server_takes() {
         ),
         (vec!["BackupJob.spec"], "method: magical"),
         (vec!["values"], "replicaz: 2"),
+        (vec!["kustomization"], "resources: [statefulset.yaml]"),
     ] {
         let block = Block {
             at: String::new(),
@@ -63,16 +64,7 @@ async fn check(ns: &Namespace, block: &Block) -> Result<(), String> {
             Ok(())
         }
         Some("values") => values(&block.text).await,
-        Some("kustomization") => {
-            let objects = parse(&block.text)?;
-            let known = ["resources", "components"];
-            let builds = |o: &Value| known.iter().any(|key| o[key].is_array());
-            objects
-                .iter()
-                .all(builds)
-                .then_some(())
-                .ok_or("it names no resources".into())
-        }
+        Some("kustomization") => kustomization(ns, &block.text).await,
         Some(path) => {
             let (kind, path) = path.split_once('.').ok_or("KIND.path is wanted")?;
             let fragment = parse(&block.text)?.into_iter().next().unwrap_or_default();
@@ -139,6 +131,46 @@ async fn take(ns: &Namespace, mut object: Value) -> Result<(), String> {
     } else {
         Err(output.stderr)
     }
+}
+
+/// Built in a folder beside a clone, as the documents have it, with the StatefulSet of the example. A part of
+/// a kustomization gets the settings that the sidecar needs.
+async fn kustomization(ns: &Namespace, text: &str) -> Result<(), String> {
+    let example = root().join("deploy/examples/statefulset-mariadb");
+    let read = |name: &str| std::fs::read_to_string(example.join(name)).unwrap();
+    let settings = parse(&read("kustomization.yaml"))?.remove(0)["configMapGenerator"][0].take();
+    let mut wanted = parse(text)?.remove(0);
+    let named = |g: &Value| g["name"] == "towline-sidecar";
+    if let Some(components) = wanted["components"].as_array_mut() {
+        let socket = Value::from("../towline/deploy/sidecar/socket");
+        if !components.contains(&socket) {
+            components.insert(0, socket);
+        }
+        match wanted["configMapGenerator"].as_array_mut() {
+            Some(generators) if generators.iter().any(named) => {}
+            Some(generators) => generators.push(settings),
+            None => wanted["configMapGenerator"] = Value::Array(vec![settings]),
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(root(), folder.path().join("towline")).unwrap();
+    let here = folder.path().join("database");
+    std::fs::create_dir(&here).unwrap();
+    std::fs::write(here.join("statefulset.yaml"), read("statefulset.yaml")).unwrap();
+    std::fs::write(here.join("kustomization.yaml"), wanted.to_string()).unwrap();
+    let built = run("kubectl", &["kustomize", here.to_str().unwrap()], b"").await;
+    if built.code != 0 {
+        return Err(built.stderr);
+    }
+    let mut agents = 0;
+    for object in parse(&built.stdout)? {
+        let containers = &object["spec"]["template"]["spec"]["initContainers"];
+        agents += usize::from(containers[0]["name"] == "towline-agent");
+        take(ns, object).await?;
+    }
+    (agents == 1)
+        .then_some(())
+        .ok_or(format!("{agents} agents"))
 }
 
 async fn values(text: &str) -> Result<(), String> {
