@@ -289,7 +289,7 @@ async fn in_one_namespace(ns: &Namespace) {
                          "metadata": {"name": "held", "finalizers": [FINALIZER]}});
         place.apply(&job.to_string()).await;
     }
-    other.job_ends("held", "Failed").await;
+    other.job_ends("held", "Cancelled").await;
     other.helm(&["uninstall", "towline", "--wait"]).await;
     let held =
         async |place: &Namespace| finalizers(&place.get("backupjob", "held").await.unwrap()).len();
