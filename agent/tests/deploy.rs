@@ -78,15 +78,6 @@ fn the_sidecars_are_of_this_version() {
     }
 }
 
-/// The quick start has its user made by the image, from a copy.
-#[test]
-fn the_quick_start_has_the_documented_grants() {
-    let copy = deploy("quickstart/database.yaml");
-    let grants = deploy("grants/mariadb-physical.sql");
-    let indented: String = grants.lines().map(|line| format!("    {line}\n")).collect();
-    assert!(copy.contains(&indented));
-}
-
 /// Who follows the documents has certificates with the names that sidecars and samples expect.
 #[test]
 fn certificates_have_the_same_names_everywhere() {
