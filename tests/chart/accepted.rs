@@ -70,7 +70,8 @@ fn file_of(group: &str, version: &str, kind: &str) -> String {
     format!("{group}_{version}_{}.json", kind.to_lowercase())
 }
 
-/// Writes a schema for each kind that the API server has, and for those of the Prometheus operator.
+/// Writes a schema for each kind that the API server has by itself, for ours, and for those of the Prometheus
+/// operator.
 fn write_schemas(folder: &Path, kubeconfig: &str, operator: &Path) {
     let openapi = run(Command::new("kubectl").args([
         "--kubeconfig",
@@ -108,14 +109,18 @@ fn write_schemas(folder: &Path, kubeconfig: &str, operator: &Path) {
         let reference = json!({"$ref": format!("definitions.json#/definitions/{name}")});
         fs::write(folder.join(file), reference.to_string()).unwrap();
     }
-    for file in fs::read_dir(operator).unwrap() {
+    let ours = chart().join("files/crds");
+    let definitions = [operator, &ours].map(|folder| fs::read_dir(folder).unwrap());
+    for file in definitions.into_iter().flatten() {
         let crd: Value = serde_norway::from_str(&read(file.unwrap().path())).unwrap();
         let spec = &crd["spec"];
         for version in spec["versions"].as_array().unwrap() {
             let mut schema = version["schema"]["openAPIV3Schema"].clone();
             strict(&mut schema);
             let text = |value: &Value| value.as_str().unwrap().to_owned();
-            // The metadata of every object, which a definition leaves to the API server.
+            // What every object has, which a definition leaves to the API server.
+            schema["properties"]["apiVersion"] = json!({"type": "string"});
+            schema["properties"]["kind"] = json!({"type": "string"});
             schema["properties"]["metadata"] = json!({
                 "$ref": "definitions.json#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
             });
