@@ -96,7 +96,7 @@ deny:
 unit:
 	@eval "$$($(cluster) env 2>/dev/null || true)"; \
 	  [ -n "$${TOWLINE_VERSITYGW:-}" ] || echo "no S3 server: the S3 half of the store tests is skipped (make cluster-up brings one)"; \
-	  cargo test --locked --workspace
+	  cargo test --locked --workspace --no-fail-fast
 
 crds: ## Writes the CRDs into the chart and docs/api.md, from the Rust types
 	cargo run --locked -q -p towline-controller --bin towline-controller -- crds --dir charts/towline/files/crds

@@ -248,7 +248,7 @@ fn what_cannot_be_is_refused_before_a_byte() {
             format!("{query}&gtid-purged=0-1-5"),
             422,
             "target-unfit",
-            "REPLICATION SLAVE ADMIN",
+            "do not fit",
         ),
     ] {
         let args = [H1_TE, &["-H", &digest]].concat();
