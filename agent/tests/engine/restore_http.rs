@@ -424,7 +424,9 @@ fn an_archive_that_is_not_what_was_announced_is_never_restored() {
             let (code, _, fields) = restore.end();
             if args.contains(&"TE: trailers") {
                 let reason = field(&fields, "x-streaming-error-reason");
-                assert_eq!(reason, Some("ArchiveDamaged"), "{}", restore.text("log"));
+                // What was altered may be SQL that the server refuses before the sums can tell.
+                let reasons = [Some("ArchiveDamaged"), Some("ToolFailed")];
+                assert!(reasons.contains(&reason), "{}", restore.text("log"));
                 assert_ne!(field(&fields, "x-streaming-error"), Some(""));
             } else {
                 assert_ne!(code, 0, "{}", restore.text("log"));
