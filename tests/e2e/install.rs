@@ -125,15 +125,19 @@ async fn life_of_a_release(ns: &Namespace) {
 async fn no_other_controller(ns: &Namespace) {
     let all = ["get", "deployments", "--all-namespaces", "-o", "json"];
     let ours = ["-l", "app.kubernetes.io/name=towline"];
-    let list = ns.kubectl_ok(&[&all[..], &ours[..]].concat()).await;
-    let list: Value = serde_json::from_str(&list).unwrap();
-    let everywhere = |object: &&Value| !object.to_string().contains("--watch-namespaces=");
-    let others = list["items"].as_array().unwrap().iter().filter(everywhere);
-    let others: Vec<_> = others.map(|o| o["metadata"]["namespace"].clone()).collect();
-    assert!(
-        others.is_empty(),
-        "a controller for all namespaces runs in {others:?}: uninstall it"
-    );
+    // That of a scenario that has ended goes with its namespace.
+    eventually("no controller works for all namespaces", || async {
+        let list = ns.kubectl_ok(&[&all[..], &ours[..]].concat()).await;
+        let list: Value = serde_json::from_str(&list).unwrap();
+        let everywhere = |object: &&Value| !object.to_string().contains("--watch-namespaces=");
+        let others = list["items"].as_array().unwrap().iter().filter(everywhere);
+        let others: Vec<_> = others.map(|o| o["metadata"]["namespace"].clone()).collect();
+        others
+            .is_empty()
+            .then_some(())
+            .ok_or_else(|| format!("one runs in {others:?}: uninstall it"))
+    })
+    .await;
 }
 
 /// The chart of 0.1.0, with another word in its definitions, so that it shows which of the two are there.
@@ -262,8 +266,12 @@ async fn nothing_is_left(ns: &Namespace) {
     ] {
         eventually(&format!("no {kinds} are left"), || async {
             let left = ns.list(kinds, instance).await;
+            // Cluster-wide there may be some of other scenarios, whose namespaces went without their release.
+            let release =
+                |o: &&Value| o["metadata"]["annotations"]["meta.helm.sh/release-namespace"].clone();
             let names: Vec<_> = left
                 .iter()
+                .filter(|o| release(o).is_null() || release(o) == ns.name.as_str())
                 .map(|o| format!("{} {}", o["kind"], o["metadata"]["name"]))
                 .collect();
             names
