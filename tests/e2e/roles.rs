@@ -51,7 +51,13 @@ async fn a_controller_with_roles_works_where_it_has_them_and_nowhere_else() {
         ("list", "secrets", "no", "no"),
         ("watch", "secrets", "no", "no"),
         ("list", "backupjobs.towline.dev", "yes", "no"),
-        ("update", "backupjobs.towline.dev/status", "yes", "no"),
+        (
+            "update",
+            "backupjobs.towline.dev --subresource=status",
+            "yes",
+            "no",
+        ),
+        ("update", "backupjobs.towline.dev", "no", "no"),
         ("create", "backupjobs.towline.dev", "yes", "no"),
         ("create", "restorejobs.towline.dev", "yes", "no"),
         ("create", "jobs.batch", "yes", "no"),
@@ -69,14 +75,10 @@ async fn a_controller_with_roles_works_where_it_has_them_and_nowhere_else() {
         ("delete", "leases.coordination.k8s.io/towline", "no", "no"),
     ] {
         for (namespace, may) in [(&ours.name, here), (&theirs, there)] {
-            let answer = ours
-                .kubectl(
-                    &[
-                        "auth", "can-i", verb, what, "-n", namespace, "--as", &account,
-                    ],
-                    "",
-                )
-                .await;
+            let asked: Vec<&str> = what.split(' ').collect();
+            let who = ["-n", namespace, "--as", &account];
+            let args = [&["auth", "can-i", verb], &asked[..], &who].concat();
+            let answer = ours.kubectl(&args, "").await;
             assert_eq!(
                 answer.stdout.trim(),
                 may,
