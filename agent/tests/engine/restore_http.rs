@@ -413,8 +413,8 @@ fn an_archive_that_is_not_what_was_announced_is_never_restored() {
     let agent = Agent::start(&server, &["--allow-restore"]);
     let digest = archive.digest();
     let mut altered = fs::read(archive.path()).unwrap();
-    let middle = altered.len() / 2;
-    altered[middle] ^= 1;
+    // In the sum of the compressed stream: what the server would refuse by itself proves nothing of sums.
+    *altered.last_mut().unwrap() ^= 1;
     fs::write(archive.path(), altered).unwrap();
     for args in [H1_TE, H1, H2_TE] {
         // By its digest, and, when that is right, by its own sums.
@@ -424,9 +424,7 @@ fn an_archive_that_is_not_what_was_announced_is_never_restored() {
             let (code, _, fields) = restore.end();
             if args.contains(&"TE: trailers") {
                 let reason = field(&fields, "x-streaming-error-reason");
-                // What was altered may be SQL that the server refuses before the sums can tell.
-                let reasons = [Some("ArchiveDamaged"), Some("ToolFailed")];
-                assert!(reasons.contains(&reason), "{}", restore.text("log"));
+                assert_eq!(reason, Some("ArchiveDamaged"), "{}", restore.text("log"));
                 assert_ne!(field(&fields, "x-streaming-error"), Some(""));
             } else {
                 assert_ne!(code, 0, "{}", restore.text("log"));
