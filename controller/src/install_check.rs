@@ -1,7 +1,10 @@
 //! Whether an installed controller works, as `helm test` asks: it is ready, serves its metrics, a replica of it
 //! leads, and the custom resources are served and may be read where it works.
 
-use crate::api::{BackupJob, BackupSchedule, BackupStore, RestoreJob};
+use crate::{
+    api::{BackupJob, BackupSchedule, BackupStore, RestoreJob},
+    scope::{self, scopes},
+};
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -9,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{NamespaceResourceScope, api::coordination::v1::Lease};
 use kube::{Api, Client, Resource, api::ListParams};
-use std::{collections::BTreeSet, fmt::Debug, time::Duration};
+use std::{fmt::Debug, time::Duration};
 use tokio::{
     net::TcpStream,
     time::{Instant, sleep, timeout},
@@ -68,11 +71,7 @@ pub async fn run(args: CheckArgs) -> Result<(), Failed> {
         None => Api::default_namespaced(client.clone()),
     };
     holds(deadline, || leader(&leases, &args.lease_name)).await?;
-    let scopes: BTreeSet<Option<&str>> = match args.watch_namespaces.as_slice() {
-        [] => [None].into(),
-        names => names.iter().map(|name| Some(name.trim())).collect(),
-    };
-    for scope in scopes {
+    for scope in scopes(&args.watch_namespaces) {
         holds(deadline, || served::<BackupStore>(&client, scope)).await?;
         holds(deadline, || served::<BackupSchedule>(&client, scope)).await?;
         holds(deadline, || served::<BackupJob>(&client, scope)).await?;
@@ -189,10 +188,7 @@ where
         + Debug
         + for<'de> serde::Deserialize<'de>,
 {
-    let api = match scope {
-        Some(namespace) => Api::<K>::namespaced(client.clone(), namespace),
-        None => Api::<K>::all(client.clone()),
-    };
+    let api = scope::api::<K>(client, scope);
     let one = ListParams::default().limit(1);
     let place = scope.map_or_else(|| "all namespaces".to_owned(), |n| format!("namespace {n}"));
     let kind = K::kind(&());

@@ -24,6 +24,7 @@ pub mod restore_pod;
 pub mod retention;
 pub mod run;
 pub mod schedule;
+mod scope;
 pub mod server;
 pub mod storage;
 pub mod store;

@@ -5,6 +5,7 @@
 use crate::{
     api::BackupJob,
     job::deletion::{FINALIZER, without_finalizer},
+    scope::{self, scopes},
 };
 use clap::Args;
 use futures::{StreamExt as _, stream};
@@ -17,7 +18,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
     core::Selector,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Objects that are asked for at once.
@@ -123,16 +124,9 @@ async fn stop_and_remove(args: RemoveFinalizersArgs) -> Result<(), UninstallErro
     if let Some(name) = &args.deployment {
         stop(&client, name, deadline, patience).await?;
     }
-    let scopes: BTreeSet<Option<&str>> = match args.watch_namespaces.as_slice() {
-        [] => [None].into(),
-        names => names.iter().map(|name| Some(name.trim())).collect(),
-    };
     let mut done = Done::default();
-    for scope in scopes {
-        let api = match scope {
-            Some(namespace) => Api::namespaced(client.clone(), namespace),
-            None => Api::all(client.clone()),
-        };
+    for scope in scopes(&args.watch_namespaces) {
+        let api = scope::api(&client, scope);
         remove(&client, &api, deadline, patience, &mut done).await?;
     }
     println!("{done}");

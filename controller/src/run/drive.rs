@@ -55,10 +55,7 @@ pub(super) fn watch<K: Kind, I: Fn(&watcher::Event<Guard<K>>) + Send + 'static>(
     namespace: Option<&str>,
     index: I,
 ) -> (Cache<K>, impl Stream<Item = Watched<K>> + Send + use<K, I>) {
-    let api: Api<Guard<K>> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
+    let api: Api<Guard<K>> = crate::scope::api(client, namespace);
     let events = watcher(api, watcher::Config::default()).default_backoff();
     follow(events, index)
 }
