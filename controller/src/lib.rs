@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod context;
 pub mod error;
+pub mod fleet;
 pub mod install_check;
 pub mod jitter;
 pub mod job;

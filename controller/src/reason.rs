@@ -1,6 +1,7 @@
 //! Why an attempt or a job failed: one closed set, used alike in status, events and metrics, and
 //! what follows from each reason.
 
+pub mod advice;
 #[cfg(test)]
 mod document;
 
