@@ -42,7 +42,11 @@ async fn the_tool_is_killed_in_mid_stream() {
     db.load_bulk().await;
     let bucket = ns.ready_store().await;
     ns.job("killed", db.app(), slow()).await;
-    ns.job_streams("killed").await;
+    // More than what it sends before it copies the first file.
+    ns.job_until("killed", "files are copied", |s| {
+        s["progress"]["bytes"].as_u64() > Some(2_000_000)
+    })
+    .await;
     db.kill_tool("mariadb-backup").await;
     let job = ns.job_ends("killed", "Failed").await;
     let (reason, message) = failure(&job);
