@@ -12,7 +12,7 @@ use towline_agent::build::Build;
 use towline_agent::config::{AuthConfig, ClientsConfig, Config, ConfigError, LogFormat};
 use towline_agent::error::{AgentError, EXIT_CONFIG, EXIT_OK, EXIT_RUNTIME};
 use towline_agent::metrics::{HttpMetrics, TlsMetrics};
-use towline_agent::server::{Auth, ClientCertificates, Limits, Server, Tls, TokenFile, listen};
+use towline_agent::server::{Auth, ClientCertificates, Limits, Server, Tls, TlsFlags, TokenFile, listen};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -182,7 +182,11 @@ async fn run(config: Config) -> Result<u8, AgentError> {
 async fn access(config: &Config, registry: &Registry) -> Result<(Auth, Option<Tls>), AgentError> {
     let tokens = |file: &PathBuf| TokenFile::open(file.clone());
     let certificates = async |clients: &ClientsConfig| {
-        ClientCertificates::open(clients.ca.clone(), clients.allowed.clone())
+        ClientCertificates::open(
+            clients.ca.clone(),
+            clients.allowed.clone(),
+            TlsFlags::AGENT,
+        )
             .await
             .map(Arc::new)
     };
@@ -204,7 +208,8 @@ async fn access(config: &Config, registry: &Registry) -> Result<(Auth, Option<Tl
     let tls = match &config.tls {
         Some(files) => {
             let (cert, key) = (files.cert.clone(), files.key.clone());
-            Some(Tls::open(cert, key, clients, TlsMetrics::new(registry)?).await?)
+            let metrics = TlsMetrics::new(registry)?;
+            Some(Tls::open(cert, key, clients, Some(metrics), TlsFlags::AGENT).await?)
         }
         None => None,
     };

@@ -1,4 +1,5 @@
-//! The HTTP server: two listeners, one for `/v1` and one for probes and metrics.
+//! The HTTP server: two listeners, one for `/v1` and one for probes and metrics. What serves their
+//! connections, [`serve`], serves the controller's status page, too.
 
 mod access_log;
 mod admin;
@@ -17,15 +18,15 @@ mod tls;
 mod watched;
 
 pub use access_log::{CountedBody, End, LoggedBody, Record, TARGET as ACCESS_LOG_TARGET};
-pub use auth::{Auth, ClientCertificates, Peer, Scope, TokenFile};
+pub use auth::{Auth, ClientCertificates, Peer, Refused, Scope, TokenFile};
 pub use backups::Backups;
 pub use connection::Limits;
 pub use drain::DrainTimes;
 pub use negotiate::{delivery, te_has_trailers};
 pub use problem::{Kind, Problem};
 pub use query::{parse as parse_query, parse_restore as parse_restore_query};
-pub use tls::Tls;
-pub use watched::FileError;
+pub use tls::{Tls, TlsFlags};
+pub use watched::{FileError, Make, Named, Watched};
 
 use crate::error::AgentError;
 use crate::metrics::HttpMetrics;
@@ -34,16 +35,19 @@ use bytes::Bytes;
 use connection::{InFlight, Remote};
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use pin_project_lite::pin_project;
 use prometheus::Registry;
 use route::Api;
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -130,6 +134,87 @@ impl Server {
         ));
         shutdown.await;
         drain::drain(backups.as_ref(), drain, &ready, &stop, api).await;
+    }
+}
+
+/// Who sends a request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The certificates of its TLS handshake, its own one first; empty without any.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+/// Serves a listener for another program of ours. On `stop` it closes the listener, ends each
+/// connection as soon as it carries no answer, and returns when all have ended: an answer that goes on
+/// for ever has to end by itself then. Dropping the future cuts them.
+pub async fn serve<H, F, B>(
+    listener: TcpListener,
+    limits: Limits,
+    stop: watch::Receiver<bool>,
+    tls: Option<Arc<Tls>>,
+    handler: H,
+) where
+    H: Fn(Request<Incoming>, Caller) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    accept(
+        listener,
+        limits,
+        stop,
+        tls,
+        None,
+        move |request, remote, in_flight| {
+            let caller = Caller {
+                address: remote.address,
+                certificates: remote.certificates,
+            };
+            let answer = handler(request, caller);
+            async move {
+                let response = answer.await;
+                // One of a known length is short.
+                if response.body().size_hint().exact().is_some() {
+                    in_flight.closer().answers_shortly();
+                }
+                response.map(|body| Held {
+                    body,
+                    _in_flight: in_flight,
+                })
+            }
+        },
+    )
+    .await;
+}
+
+pin_project! {
+    /// A body, and what says that its connection still carries it.
+    struct Held<B> {
+        #[pin]
+        body: B,
+        _in_flight: InFlight,
+    }
+}
+
+impl<B: Body> Body for Held<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -84,12 +84,13 @@ impl Peer {
 
 /// Why a caller is not let in.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub struct Refused {
     /// Its name, if that much is sure.
-    pub(super) peer: Option<Arc<str>>,
-    pub(super) problem: Problem,
+    pub peer: Option<Arc<str>>,
+    /// What it is told.
+    pub problem: Problem,
     /// Whether nothing more can come of this connection.
-    pub(super) close: bool,
+    pub close: bool,
 }
 
 /// How callers are let in.

@@ -1,4 +1,4 @@
-//! TLS on the listener of `/v1`: the agent's certificate, and the handshake.
+//! TLS on a listener: the server's certificate, and the handshake.
 
 use super::auth::ClientCertificates;
 use super::watched::{FileError, Named, Watched};
@@ -24,7 +24,30 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 /// Between two log lines about failed handshakes: anybody can cause any number of those.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
-/// The agent's certificate and key.
+/// The flags that name the files, for what is said about them.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsFlags {
+    /// The server's certificate.
+    pub cert: &'static str,
+    /// Its private key.
+    pub key: &'static str,
+    /// The CAs of callers.
+    pub client_ca: &'static str,
+    /// The names of callers that are let in.
+    pub allowed_client: &'static str,
+}
+
+impl TlsFlags {
+    /// Those of the agent.
+    pub const AGENT: Self = Self {
+        cert: "--tls-cert",
+        key: "--tls-key",
+        client_ca: "--client-ca",
+        allowed_client: "--allowed-client",
+    };
+}
+
+/// The server's certificate and key.
 struct Identity {
     key: Arc<SingleCertAndKey>,
     /// Unix time, in seconds.
@@ -38,13 +61,14 @@ pub struct Tls {
     provider: Arc<CryptoProvider>,
     identity: Watched<Identity, 2>,
     clients: Option<Arc<ClientCertificates>>,
-    metrics: TlsMetrics,
+    metrics: Option<TlsMetrics>,
+    flags: TlsFlags,
     /// When a failed handshake was last logged.
     logged: Mutex<Option<Instant>>,
 }
 
 impl Tls {
-    /// Reads the agent's certificate and its key, PEM files. With `clients`, callers must present
+    /// Reads the server's certificate and its key, PEM files. With `clients`, callers must present
     /// certificates.
     ///
     /// # Errors
@@ -53,9 +77,10 @@ impl Tls {
         cert: PathBuf,
         key: PathBuf,
         clients: Option<Arc<ClientCertificates>>,
-        metrics: TlsMetrics,
+        metrics: Option<TlsMetrics>,
+        flags: TlsFlags,
     ) -> Result<Self, FileError> {
-        let files = [Named::new("--tls-cert", cert), Named::new("--tls-key", key)];
+        let files = [Named::new(flags.cert, cert), Named::new(flags.key, key)];
         let identity = Watched::open(files, |[cert_file, key_file], [cert, key]| {
             identity(cert_file, key_file, &cert, &key)
         })
@@ -65,6 +90,7 @@ impl Tls {
             identity,
             clients,
             metrics,
+            flags,
             logged: Mutex::default(),
         };
         tls.refresh().await;
@@ -74,7 +100,9 @@ impl Tls {
     /// The certificate by the files as they are now; the metric of its expiry follows.
     pub(super) async fn refresh(&self) -> Arc<SingleCertAndKey> {
         let identity = self.identity.current().await;
-        self.metrics.expiry(identity.not_after);
+        if let Some(metrics) = &self.metrics {
+            metrics.expiry(identity.not_after);
+        }
         identity.key.clone()
     }
 
@@ -115,8 +143,8 @@ impl Tls {
         match result {
             Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => {
-                let (kind, hint) = explain(&error);
-                self.failed(remote, kind, &error.to_string(), hint);
+                let (kind, hint) = explain(&error, self.flags);
+                self.failed(remote, kind, &error.to_string(), hint.as_deref());
             }
             Err(_) => self.failed(remote, HandshakeFailure::Timeout, "it takes too long", None),
         }
@@ -128,9 +156,11 @@ impl Tls {
         remote: SocketAddr,
         kind: HandshakeFailure,
         error: &str,
-        hint: Option<&'static str>,
+        hint: Option<&str>,
     ) {
-        self.metrics.failed(kind);
+        if let Some(metrics) = &self.metrics {
+            metrics.failed(kind);
+        }
         let reason = kind.as_str();
         // Who only connects is mostly a probe.
         if kind == HandshakeFailure::Disconnected || !self.may_log() {
@@ -151,7 +181,8 @@ impl Tls {
 }
 
 /// What kind of failure it is, and what to do about it.
-fn explain(error: &io::Error) -> (HandshakeFailure, Option<&'static str>) {
+fn explain(error: &io::Error, flags: TlsFlags) -> (HandshakeFailure, Option<String>) {
+    let (ca, cert) = (flags.client_ca, flags.cert);
     let tls = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<Error>());
@@ -159,21 +190,25 @@ fn explain(error: &io::Error) -> (HandshakeFailure, Option<&'static str>) {
         None => (HandshakeFailure::Disconnected, None),
         Some(Error::InvalidCertificate(_)) => (
             HandshakeFailure::ClientCertificate,
-            Some("is the caller's certificate valid, and signed by a CA of --client-ca?"),
+            Some(format!(
+                "is the caller's certificate valid, and signed by a CA of {ca}?"
+            )),
         ),
         Some(Error::NoCertificatesPresented) => (
             HandshakeFailure::ClientCertificate,
-            Some("the caller must present a certificate signed by a CA of --client-ca"),
+            Some(format!(
+                "the caller must present a certificate signed by a CA of {ca}"
+            )),
         ),
         Some(Error::AlertReceived(_)) => (
             HandshakeFailure::Refused,
-            Some(
-                "the caller refuses --tls-cert: does it trust its CA, and is it called by a name in it?",
-            ),
+            Some(format!(
+                "the caller refuses {cert}: does it trust its CA, and is it called by a name in it?"
+            )),
         ),
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => (
             HandshakeFailure::Protocol,
-            Some("the caller does not speak TLS: its URL must begin with https://"),
+            Some("the caller does not speak TLS: its URL must begin with https://".to_owned()),
         ),
         Some(_) => (HandshakeFailure::Protocol, None),
     }
@@ -190,7 +225,7 @@ fn identity(
         .map_err(|_| cert_file.error("is broken: its PEM cannot be read"))?;
     let Some(leaf) = chain.first() else {
         return Err(cert_file.error(
-            "holds no certificate: write the agent's in PEM, -----BEGIN CERTIFICATE-----, and those between it and the CA behind it",
+            "holds no certificate: write the server's in PEM, -----BEGIN CERTIFICATE-----, and those between it and the CA behind it",
         ));
     };
     let validity = match X509Certificate::from_der(leaf) {
@@ -200,7 +235,7 @@ fn identity(
     // What is in the file is a secret, so its parser's words are not shown.
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
         key_file.error(if contains(key, b"ENCRYPTED") {
-            "is encrypted, and the agent has no passphrase: write it with `openssl pkey -in FILE -out FILE`"
+            "is encrypted, and there is no passphrase: write it with `openssl pkey -in FILE -out FILE`"
         } else {
             "holds no private key: write it in PEM, -----BEGIN PRIVATE KEY-----"
         })
@@ -208,7 +243,8 @@ fn identity(
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
         Error::InconsistentKeys(_) => key_file.error(format!(
-            "is not the key of the certificate in --tls-cert {}: give the pair that belongs together",
+            "is not the key of the certificate in {} {}: give the pair that belongs together",
+            cert_file.flag(),
             cert_file.path()
         )),
         Error::InvalidCertificate(_) => {
@@ -222,8 +258,9 @@ fn identity(
     if not_after < i64::try_from(now).unwrap_or(i64::MAX) {
         tracing::warn!(
             file = %cert_file.path(),
+            flag = cert_file.flag(),
             expired = %validity.not_after,
-            "the certificate of --tls-cert has expired: callers will refuse it until it is renewed"
+            "the certificate has expired: callers will refuse it until it is renewed"
         );
     }
     Ok(Identity {

@@ -1,4 +1,4 @@
-//! Files that may be replaced while the agent runs, as Kubernetes does when a Secret changes.
+//! Files that may be replaced while a program runs, as Kubernetes does when a Secret changes.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use std::fmt::Debug;
@@ -21,23 +21,30 @@ pub struct FileError {
 
 /// A file and the flag that names it.
 #[derive(Clone, Debug)]
-pub(super) struct Named {
+pub struct Named {
     flag: &'static str,
     path: PathBuf,
 }
 
 impl Named {
-    pub(super) fn new(flag: &'static str, path: PathBuf) -> Self {
+    /// `flag` is how its user calls it, in errors.
+    #[must_use]
+    pub fn new(flag: &'static str, path: PathBuf) -> Self {
         Self { flag, path }
     }
 
     /// `message` says what is wrong and how it is right.
-    pub(super) fn error(&self, message: impl Into<String>) -> FileError {
+    pub fn error(&self, message: impl Into<String>) -> FileError {
         FileError {
             flag: self.flag,
             path: self.path.display().to_string(),
             message: message.into(),
         }
+    }
+
+    /// The flag that names it.
+    pub(super) fn flag(&self) -> &'static str {
+        self.flag
     }
 
     /// Its path, for a log.
@@ -48,7 +55,7 @@ impl Named {
     async fn read(&self) -> Result<Vec<u8>, FileError> {
         let unreadable = |error: std::io::Error| {
             self.error(format!(
-                "cannot be read: {error}; check the path, and that the agent's user may read it"
+                "cannot be read: {error}; check the path, and that the user of this process may read it"
             ))
         };
         let file = tokio::fs::File::open(&self.path)
@@ -67,14 +74,14 @@ impl Named {
 }
 
 /// Makes a value of what is in the files.
-type Make<T, const N: usize> = fn(&[Named; N], [Vec<u8>; N]) -> Result<T, FileError>;
+pub type Make<T, const N: usize> = fn(&[Named; N], [Vec<u8>; N]) -> Result<T, FileError>;
 
 /// What was made of some files; made anew when what is in them changes.
 ///
 /// They are read whenever the value is asked for, which a request for a backup never notices: so a
 /// change counts at once, whatever time stamps and links say. What cannot be used leaves the last
 /// good value in force, is logged once, and is tried again when it changes.
-pub(super) struct Watched<T, const N: usize = 1> {
+pub struct Watched<T, const N: usize = 1> {
     files: [Named; N],
     make: Make<T, N>,
     // Held while reading: an older reading never replaces a newer one.
@@ -100,7 +107,7 @@ impl<T, const N: usize> Watched<T, N> {
     ///
     /// # Errors
     /// The first file that cannot be used, and why.
-    pub(super) async fn open(files: [Named; N], make: Make<T, N>) -> Result<Self, FileError> {
+    pub async fn open(files: [Named; N], make: Make<T, N>) -> Result<Self, FileError> {
         let (seen, contents) = read(&files).await;
         let value = make(&files, contents?)?;
         Ok(Self {
@@ -114,7 +121,7 @@ impl<T, const N: usize> Watched<T, N> {
     }
 
     /// The value by the files as they are now.
-    pub(super) async fn current(&self) -> Arc<T> {
+    pub async fn current(&self) -> Arc<T> {
         let mut state = self.state.lock().await;
         let (mut seen, mut contents) = read(&self.files).await;
         if seen == state.seen {

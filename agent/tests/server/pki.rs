@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use towline_agent::metrics::TlsMetrics;
-use towline_agent::server::{Auth, ClientCertificates, DrainTimes, Limits, Tls, TokenFile};
+use towline_agent::server::{Auth, ClientCertificates, DrainTimes, Limits, Tls, TlsFlags, TokenFile};
 
 /// The agent's name in its certificate.
 pub(crate) const AGENT: &str = "agent.example.org";
@@ -213,7 +213,7 @@ pub(crate) async fn start(
     let tokens = async || TokenFile::open(mount.path("tokens")).await.unwrap();
     let clients = async || {
         let allowed = ALLOWED.iter().map(|&name| name.to_owned()).collect();
-        let clients = ClientCertificates::open(mount.path("ca.crt"), allowed).await;
+        let clients = ClientCertificates::open(mount.path("ca.crt"), allowed, TlsFlags::AGENT).await;
         Arc::new(clients.unwrap())
     };
     let (auth, clients) = match access {
@@ -233,7 +233,8 @@ pub(crate) async fn start(
         mount.path("tls.crt"),
         mount.path("tls.key"),
         clients,
-        metrics,
+        Some(metrics),
+        TlsFlags::AGENT,
     )
     .await;
     Harness::serve(registry, auth, Some(tls.unwrap()), limits, drain).await

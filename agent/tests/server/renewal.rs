@@ -6,7 +6,7 @@ use crate::pki::{self, Access, Ca, Client, Mount, failures, metric, rest};
 use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt as _;
 use towline_agent::metrics::TlsMetrics;
-use towline_agent::server::{ClientCertificates, Tls};
+use towline_agent::server::{ClientCertificates, Tls, TlsFlags};
 
 const HTTP1: &[&str] = &["http/1.1"];
 
@@ -88,10 +88,20 @@ async fn a_renewed_certificate_counts_from_the_next_handshake_on() {
 
 async fn open(mount: &Mount) -> Result<Tls, String> {
     let metrics = TlsMetrics::new(&prometheus::Registry::new()).unwrap();
-    let clients = ClientCertificates::open(mount.path("ca.crt"), vec!["a".to_owned()]);
+    let clients = ClientCertificates::open(
+        mount.path("ca.crt"),
+        vec!["a".to_owned()],
+        TlsFlags::AGENT,
+    );
     let clients = clients.await.map_err(|error| error.to_string())?;
     let (cert, key) = (mount.path("tls.crt"), mount.path("tls.key"));
-    let tls = Tls::open(cert, key, Some(std::sync::Arc::new(clients)), metrics);
+    let tls = Tls::open(
+        cert,
+        key,
+        Some(std::sync::Arc::new(clients)),
+        Some(metrics),
+        TlsFlags::AGENT,
+    );
     tls.await.map_err(|error| error.to_string())
 }
 

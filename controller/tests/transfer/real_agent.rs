@@ -28,7 +28,7 @@ use towline_agent::{
         StreamReason,
         info::{LastBackup, Running, Tool},
     },
-    server::{Auth, Backups, ClientCertificates, DrainTimes, Limits, Server, Tls, TokenFile},
+    server::{Auth, Backups, ClientCertificates, DrainTimes, Limits, Server, Tls, TlsFlags, TokenFile},
 };
 use towline_controller::{
     agent_client,
@@ -144,14 +144,19 @@ async fn start_with(folder: &Path, engine: Engine) -> Agent {
     let file = |name: &str| folder.join(name);
     fs::write(file("tokens"), format!("{TOKEN} backup\n")).unwrap();
     let registry = Registry::new();
-    let clients = ClientCertificates::open(file("ca.crt"), vec![CONTROLLER.to_owned()]);
+    let clients = ClientCertificates::open(
+        file("ca.crt"),
+        vec![CONTROLLER.to_owned()],
+        TlsFlags::AGENT,
+    );
     let clients = Arc::new(clients.await.unwrap());
     let metrics = TlsMetrics::new(&registry).unwrap();
     let tls = Tls::open(
         file("tls.crt"),
         file("tls.key"),
         Some(Arc::clone(&clients)),
-        metrics,
+        Some(metrics),
+        TlsFlags::AGENT,
     );
     let patience = Duration::from_secs(60);
     let server = Server {

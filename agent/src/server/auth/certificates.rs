@@ -2,6 +2,7 @@
 
 use super::Refused;
 use crate::server::problem::{Kind, Problem};
+use crate::server::tls::TlsFlags;
 use crate::server::watched::{FileError, Named, Watched};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -25,6 +26,7 @@ const CHALLENGE: &str = r#"Certificate realm="towline""#;
 pub struct ClientCertificates {
     ca: Watched<Arc<dyn ClientCertVerifier>>,
     allowed: Vec<String>,
+    flags: TlsFlags,
 }
 
 impl ClientCertificates {
@@ -33,10 +35,14 @@ impl ClientCertificates {
     ///
     /// # Errors
     /// A file that cannot be used. Later such files leave the old CAs in force, with a log line.
-    pub async fn open(ca: PathBuf, allowed: Vec<String>) -> Result<Self, FileError> {
-        let file = Named::new("--client-ca", ca);
+    pub async fn open(
+        ca: PathBuf,
+        allowed: Vec<String>,
+        flags: TlsFlags,
+    ) -> Result<Self, FileError> {
+        let file = Named::new(flags.client_ca, ca);
         let ca = Watched::open([file], |[file], [pem]| verifier(file, &pem)).await?;
-        Ok(Self { ca, allowed })
+        Ok(Self { ca, allowed, flags })
     }
 
     /// Who checks certificates, by the file as it is now.
@@ -48,7 +54,10 @@ impl ClientCertificates {
     /// certificate may have expired or the CA been replaced.
     ///
     /// `chain` is what the peer presented in a handshake in which it proved to have the key.
-    pub(super) async fn identify(
+    ///
+    /// # Errors
+    /// A 401 without a certificate that counts now, a 403 where none of its names is allowed.
+    pub async fn identify(
         &self,
         chain: &[CertificateDer<'static>],
     ) -> Result<Arc<str>, Refused> {
@@ -65,7 +74,8 @@ impl ClientCertificates {
         let verifier = self.verifier().await;
         if let Err(error) = verifier.verify_client_cert(leaf, intermediates, UnixTime::now()) {
             let detail = format!(
-                "the client certificate of this connection is not accepted any more ({error}): connect again with one that is valid and signed by a CA of the agent's --client-ca"
+                "the client certificate of this connection is not accepted any more ({error}): connect again with one that is valid and signed by a CA of {}",
+                self.flags.client_ca
             );
             // It was accepted in the handshake, so the log may tell whose it was.
             return Err(unauthorized(Some(show(&names)), detail));
@@ -75,7 +85,8 @@ impl ClientCertificates {
         }
         let shown = show(&names);
         let detail = format!(
-            "the client certificate has the names {shown}, and none of them is allowed: add one to the agent's --allowed-client"
+            "the client certificate has the names {shown}, and none of them is allowed: add one to {}",
+            self.flags.allowed_client
         );
         Err(Refused {
             peer: Some(shown.into()),
