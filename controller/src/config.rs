@@ -1,7 +1,12 @@
 //! What the controller is told when it starts.
 
+mod page;
+
+pub use page::{FLAGS as PAGE_FLAGS, PageConfig};
+
 use crate::leader::LeaseConfig;
 use clap::{Args, Parser, ValueEnum};
+use page::PageArgs;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -114,6 +119,9 @@ pub struct RunArgs {
         value_name = "FORMAT"
     )]
     log_format: LogFormat,
+
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 /// How log lines look.
@@ -150,6 +158,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// The status page; `None`: there is none.
+    pub page: Option<PageConfig>,
 }
 
 /// A flag that makes no sense; the message names it.
@@ -181,6 +191,14 @@ pub enum ConfigError {
         "--allowed-source-hosts: {0:?} must be a host name or address alone, without scheme, port or path; a leading dot allows all names below it"
     )]
     Host(String),
+    /// The status page cannot be served so.
+    #[error("--{flag} {message}")]
+    Page {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong with it, and the remedy.
+        message: String,
+    },
 }
 
 impl TryFrom<RunArgs> for Config {
@@ -230,6 +248,7 @@ impl TryFrom<RunArgs> for Config {
             },
             admin_listen: args.admin_listen,
             log_format: args.log_format,
+            page: args.page.check(args.admin_listen)?,
         })
     }
 }

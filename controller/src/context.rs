@@ -46,6 +46,12 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Cache<K> {
         drop(self.filled.clone().wait_for(|filled| *filled).await);
     }
 
+    /// Whether the cache was filled once.
+    #[must_use]
+    pub fn is_filled(&self) -> bool {
+        *self.filled.borrow()
+    }
+
     /// One object.
     #[must_use]
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Guard<K>>> {

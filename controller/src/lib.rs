@@ -16,6 +16,7 @@ pub mod logical_restore;
 pub mod malformed;
 pub mod metrics;
 pub mod open_stores;
+pub mod page;
 pub mod peer_text;
 pub mod pki;
 pub mod reason;

@@ -10,6 +10,7 @@ use crate::{
     leader::{Election, Leading, Lost},
     metrics::Metrics,
     open_stores::OpenStores,
+    page::{Caches, Page, Seen},
     report::Report,
     restore, schedule,
     server::{self, Readiness},
@@ -22,12 +23,14 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt, core::DynamicObject, runtime::reflector::ObjectRef};
 use prometheus::Registry;
 use std::{future::Future, io, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch as flag, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use towline_agent::build::Build;
+use towline_agent::{build::Build, server::FileError};
 
 /// How long transfers have to end when the process stops; the grace period of a pod is 30 s.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// How long readers of the status page have to take what they are being answered.
+const PAGE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the controller could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,18 @@ pub enum RunError {
         #[source]
         error: io::Error,
     },
+    /// The status page's address.
+    #[error("--page-listen {address}: {error}")]
+    PageListen {
+        /// The flag.
+        address: std::net::SocketAddr,
+        /// What was wrong.
+        #[source]
+        error: io::Error,
+    },
+    /// The status page's files.
+    #[error("{0}")]
+    Page(#[from] FileError),
     /// A metric was registered twice.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -107,6 +122,20 @@ pub async fn run(
             }
         }
     });
+    let seen = Seen::default();
+    let (stop_page, page_stopped) = flag::channel(false);
+    let page = serve_page(&config, &build, seen.clone(), page_stopped).await?;
+    let page_ended = CancellationToken::new();
+    if let Some(page) = page {
+        let ended = page_ended.clone().drop_guard();
+        parts.spawn(async move {
+            page.await;
+            drop(ended);
+            std::future::pending().await
+        });
+    } else {
+        page_ended.cancel();
+    }
     for scope in scopes {
         let base = Base {
             client: &client,
@@ -117,6 +146,7 @@ pub async fn run(
             transfers: &transfers,
             open_stores: &open_stores,
             leading: &leading,
+            seen: &seen,
         };
         watch_scope(&mut parts, &base, scope.as_deref(), &readiness);
     }
@@ -132,6 +162,7 @@ pub async fn run(
     }
     tracing::info!("stopping: transfers are aborted and recorded as interrupted");
     readiness.stop();
+    stop_page.send_replace(true);
     transfers.close();
     // The reconcilers still run: they write what became of the transfers.
     tokio::select! {
@@ -142,10 +173,32 @@ pub async fn run(
         },
         result = &mut election => return Err(lost(result)),
     }
+    // Nobody notices in time where the connection has gone.
+    drop(tokio::time::timeout(PAGE_PATIENCE, page_ended.cancelled()).await);
     // Nothing acts any more when the next replica may.
     parts.shutdown().await;
     release.cancel();
     Ok(election.await?)
+}
+
+/// The status page, where there is to be one. What it gives ends after `stop`.
+async fn serve_page(
+    config: &Config,
+    build: &Build,
+    seen: Seen,
+    stop: flag::Receiver<bool>,
+) -> Result<Option<impl Future<Output = ()> + use<>>, RunError> {
+    let Some(config) = &config.page else {
+        return Ok(None);
+    };
+    let page = Page::open(config).await?;
+    let address = config.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| RunError::PageListen { address, error })?;
+    let (tokens, certificates) = (config.tokens.is_some(), config.clients.is_some());
+    tracing::info!(%address, tls = config.tls.is_some(), tokens, certificates, "the status page is served");
+    Ok(Some(page.serve(listener, seen, build.version, stop)))
 }
 
 /// The election is over, and nobody had asked for that.
@@ -179,6 +232,7 @@ struct Base<'a> {
     transfers: &'a Transfers,
     open_stores: &'a OpenStores,
     leading: &'a Leading,
+    seen: &'a Seen,
 }
 
 /// Watches all namespaces, or one, and reconciles what is found there.
@@ -190,11 +244,25 @@ fn watch_scope(
 ) {
     let owned_jobs = OwnedJobs::default();
     let index = owned_jobs.clone();
-    let (stores, store_events) = watch::<BackupStore, _>(base.client, namespace, |_| {});
-    let (jobs, job_events) =
-        watch::<BackupJob, _>(base.client, namespace, move |event| index.apply(event));
-    let (schedules, schedule_events) = watch::<BackupSchedule, _>(base.client, namespace, |_| {});
-    let (restores, restore_events) = watch::<RestoreJob, _>(base.client, namespace, |_| {});
+    let changes = || base.seen.changes.clone();
+    let (of_stores, of_jobs, of_schedules, of_restores) =
+        (changes(), changes(), changes(), changes());
+    let (stores, store_events) =
+        watch::<BackupStore, _>(base.client, namespace, move |_| of_stores.note());
+    let (jobs, job_events) = watch::<BackupJob, _>(base.client, namespace, move |event| {
+        index.apply(event);
+        of_jobs.note();
+    });
+    let (schedules, schedule_events) =
+        watch::<BackupSchedule, _>(base.client, namespace, move |_| of_schedules.note());
+    let (restores, restore_events) =
+        watch::<RestoreJob, _>(base.client, namespace, move |_| of_restores.note());
+    base.seen.add(Caches {
+        schedules: schedules.clone(),
+        jobs: jobs.clone(),
+        stores: stores.clone(),
+        restores: restores.clone(),
+    });
     let (wake, woken) = mpsc::unbounded();
     let (owner, owners) = mpsc::unbounded();
     let (look, looks) = mpsc::unbounded();

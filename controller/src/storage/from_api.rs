@@ -259,6 +259,7 @@ mod tests {
             },
             admin_listen: ([127, 0, 0, 1], 0).into(),
             log_format: crate::config::LogFormat::Text,
+            page: None,
         }
     }
 

@@ -28,7 +28,9 @@ use towline_agent::{
         StreamReason,
         info::{LastBackup, Running, Tool},
     },
-    server::{Auth, Backups, ClientCertificates, DrainTimes, Limits, Server, Tls, TlsFlags, TokenFile},
+    server::{
+        Auth, Backups, ClientCertificates, DrainTimes, Limits, Server, Tls, TlsFlags, TokenFile,
+    },
 };
 use towline_controller::{
     agent_client,
@@ -144,11 +146,8 @@ async fn start_with(folder: &Path, engine: Engine) -> Agent {
     let file = |name: &str| folder.join(name);
     fs::write(file("tokens"), format!("{TOKEN} backup\n")).unwrap();
     let registry = Registry::new();
-    let clients = ClientCertificates::open(
-        file("ca.crt"),
-        vec![CONTROLLER.to_owned()],
-        TlsFlags::AGENT,
-    );
+    let clients =
+        ClientCertificates::open(file("ca.crt"), vec![CONTROLLER.to_owned()], TlsFlags::AGENT);
     let clients = Arc::new(clients.await.unwrap());
     let metrics = TlsMetrics::new(&registry).unwrap();
     let tls = Tls::open(
