@@ -97,6 +97,37 @@ fn wrong_values_are_refused_by_name() {
         ("extraEnv[0].names=x", "/extraEnv/0"),
         ("extraVolumes[0].emptyDir=x", "/extraVolumes/0"),
         ("extraVolumes[0].name=file-store", "/extraVolumes/0/name"),
+        ("extraVolumes[0].name=page-tls", "/extraVolumes/0/name"),
+        ("page.listen=x", "listen"),
+        ("page.tls.cert=x", "cert"),
+        // Never without authentication.
+        ("page.enabled=true", "/page/tokenSecret"),
+        ("page.enabled=true,page.tls.secret=a", "/page/tokenSecret"),
+        (
+            "page.enabled=true,page.insecureHttp=true",
+            "/page/tokenSecret",
+        ),
+        ("page.tls.clientCASecret=a", "/page/tls/secret"),
+        (
+            "page.tls.clientCASecret=a,page.tls.secret=b",
+            "/page/tls/allowedClients",
+        ),
+        ("page.tls.allowedClients={a}", "/page/tls/allowedClients"),
+        (
+            "page.tls.clientCASecret=a,page.tls.secret=b,page.tls.allowedClients={*.a}",
+            "/page/tls/allowedClients/0",
+        ),
+        (
+            "page.tls.secret=a,page.tokenSecret=b,page.insecureHttp=true",
+            "/page/insecureHttp",
+        ),
+        ("page.port=8080", "/page/port"),
+        ("page.port=80", "/page/port"),
+        ("page.tokenSecret=Tokens", "/page/tokenSecret"),
+        (
+            "networkPolicy.pageFrom[0].namespace=a",
+            "/networkPolicy/pageFrom/0",
+        ),
         ("extraVolumeMounts[0].name=x", "/extraVolumeMounts/0"),
     ];
     let mut wrong = Vec::new();

@@ -60,6 +60,11 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- toYaml (mergeOverwrite $default (deepCopy .Values.resources)) }}
 {{- end }}
 
+{{- /* Whether the status page is served beyond the pod. */ -}}
+{{- define "towline.pageIsOut" -}}
+{{- with .Values.page }}{{ if and .enabled (or .tls.secret .insecureHttp) }}yes{{ end }}{{ end -}}
+{{- end }}
+
 {{- /* SERIES=IMAGE of each tool image; without a tag it is VERSION-SERIES. */ -}}
 {{- define "towline.toolImages" -}}
 {{- $images := list -}}
