@@ -19,6 +19,7 @@ mod images;
 mod install;
 mod leader;
 mod malformed;
+mod page;
 mod queue;
 mod quickstart;
 mod refusals;

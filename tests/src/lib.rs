@@ -10,6 +10,7 @@
     reason = "a failure is how a test speaks"
 )]
 
+pub mod browser;
 pub mod cluster;
 pub mod command;
 pub mod database;
@@ -27,6 +28,7 @@ pub mod store;
 pub mod stored;
 pub mod wait;
 
+pub use browser::Browser;
 pub use cluster::Cluster;
 pub use command::{Output, run, run_ok};
 pub use forward::PortForward;

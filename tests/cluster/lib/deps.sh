@@ -8,6 +8,8 @@ readonly packages=(
   buildah debootstrap debian-archive-keyring gcc libc6-dev
   # what tests and demo open archives with, and compare against
   ca-certificates curl jq make zstd age mariadb-server mariadb-client mariadb-backup prometheus rclone
+  # what looks at the status page
+  chromium fonts-dejavu-core
   # the stand-ins for clouds
   python3-venv
   # what checks these scripts
