@@ -12,7 +12,9 @@ use towline_agent::build::Build;
 use towline_agent::config::{AuthConfig, ClientsConfig, Config, ConfigError, LogFormat};
 use towline_agent::error::{AgentError, EXIT_CONFIG, EXIT_OK, EXIT_RUNTIME};
 use towline_agent::metrics::{HttpMetrics, TlsMetrics};
-use towline_agent::server::{Auth, ClientCertificates, Limits, Server, Tls, TlsFlags, TokenFile, listen};
+use towline_agent::server::{
+    Auth, ClientCertificates, Limits, Server, Tls, TlsFlags, TokenFile, listen,
+};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -182,11 +184,7 @@ async fn run(config: Config) -> Result<u8, AgentError> {
 async fn access(config: &Config, registry: &Registry) -> Result<(Auth, Option<Tls>), AgentError> {
     let tokens = |file: &PathBuf| TokenFile::open(file.clone());
     let certificates = async |clients: &ClientsConfig| {
-        ClientCertificates::open(
-            clients.ca.clone(),
-            clients.allowed.clone(),
-            TlsFlags::AGENT,
-        )
+        ClientCertificates::open(clients.ca.clone(), clients.allowed.clone(), TlsFlags::AGENT)
             .await
             .map(Arc::new)
     };

@@ -151,13 +151,7 @@ impl Tls {
         None
     }
 
-    fn failed(
-        &self,
-        remote: SocketAddr,
-        kind: HandshakeFailure,
-        error: &str,
-        hint: Option<&str>,
-    ) {
+    fn failed(&self, remote: SocketAddr, kind: HandshakeFailure, error: &str, hint: Option<&str>) {
         if let Some(metrics) = &self.metrics {
             metrics.failed(kind);
         }

@@ -18,7 +18,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use towline_agent::metrics::TlsMetrics;
-use towline_agent::server::{Auth, ClientCertificates, DrainTimes, Limits, Tls, TlsFlags, TokenFile};
+use towline_agent::server::{
+    Auth, ClientCertificates, DrainTimes, Limits, Tls, TlsFlags, TokenFile,
+};
 
 /// The agent's name in its certificate.
 pub(crate) const AGENT: &str = "agent.example.org";
@@ -213,7 +215,8 @@ pub(crate) async fn start(
     let tokens = async || TokenFile::open(mount.path("tokens")).await.unwrap();
     let clients = async || {
         let allowed = ALLOWED.iter().map(|&name| name.to_owned()).collect();
-        let clients = ClientCertificates::open(mount.path("ca.crt"), allowed, TlsFlags::AGENT).await;
+        let clients =
+            ClientCertificates::open(mount.path("ca.crt"), allowed, TlsFlags::AGENT).await;
         Arc::new(clients.unwrap())
     };
     let (auth, clients) = match access {

@@ -88,11 +88,8 @@ async fn a_renewed_certificate_counts_from_the_next_handshake_on() {
 
 async fn open(mount: &Mount) -> Result<Tls, String> {
     let metrics = TlsMetrics::new(&prometheus::Registry::new()).unwrap();
-    let clients = ClientCertificates::open(
-        mount.path("ca.crt"),
-        vec!["a".to_owned()],
-        TlsFlags::AGENT,
-    );
+    let clients =
+        ClientCertificates::open(mount.path("ca.crt"), vec!["a".to_owned()], TlsFlags::AGENT);
     let clients = clients.await.map_err(|error| error.to_string())?;
     let (cert, key) = (mount.path("tls.crt"), mount.path("tls.key"));
     let tls = Tls::open(

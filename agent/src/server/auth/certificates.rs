@@ -57,10 +57,7 @@ impl ClientCertificates {
     ///
     /// # Errors
     /// A 401 without a certificate that counts now, a 403 where none of its names is allowed.
-    pub async fn identify(
-        &self,
-        chain: &[CertificateDer<'static>],
-    ) -> Result<Arc<str>, Refused> {
+    pub async fn identify(&self, chain: &[CertificateDer<'static>]) -> Result<Arc<str>, Refused> {
         let unauthorized = |peer: Option<String>, detail: String| Refused {
             peer: peer.map(Into::into),
             problem: Problem::new(Kind::UNAUTHORIZED, detail).challenge(CHALLENGE),
