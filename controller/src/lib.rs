@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod install_check;
 pub mod jitter;
 pub mod job;
+pub mod kubectl;
 pub mod leader;
 pub mod logical_restore;
 pub mod malformed;
