@@ -5,12 +5,15 @@
 
 mod complete;
 mod error;
+mod explain;
 mod kind;
+mod logs;
 mod ls;
 mod output;
 mod session;
 mod status;
 mod text;
+mod watch;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use error::Failure;
@@ -71,6 +74,12 @@ enum Command {
     Status(status::StatusArgs),
     /// List backups, schedules, jobs, restores or stores
     Ls(ls::LsArgs),
+    /// Why something is in the state that it is in, and what to do
+    Explain(explain::ExplainArgs),
+    /// Follow a job or all that runs to the end
+    Watch(watch::WatchArgs),
+    /// What happened to a job: events, attempts, and the lines of controller, agent and restore's pod, by time
+    Logs(logs::LogsArgs),
     /// Write a shell's completion script
     Completion(complete::CompletionArgs),
     /// What kubectl asks for completions
@@ -116,6 +125,9 @@ impl Cli {
         match self.command {
             Command::Status(args) => args.run(&connection).await,
             Command::Ls(args) => args.run(&connection).await,
+            Command::Explain(args) => args.run(&connection).await,
+            Command::Watch(args) => args.run(&connection).await,
+            Command::Logs(args) => args.run(&connection).await,
             Command::Completion(args) => args.run(),
             Command::Complete(args) => args.run().await,
         }

@@ -50,6 +50,8 @@ fn a_wrong_command_line_is_found() {
         ("if true; then towline restor; fi", "restor"),
         ("helm install towline charts/towlin", "charts/towlin"),
         ("make chekc", "chekc"),
+        ("kubectl towline statsu", "statsu"),
+        ("kubectl towline ls pods", "pods"),
     ] {
         let lines = recorded(script).unwrap();
         let error = lines

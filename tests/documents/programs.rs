@@ -40,6 +40,10 @@ impl Programs {
                 _ => Ok(()),
             },
             "towline-controller" => self.controller(line),
+            // kubectl starts it as a program of its own.
+            "kubectl" if line.get(1).is_some_and(|word| word == "towline") => {
+                usage(towline_controller::kubectl::Cli::try_parse_from(&line[1..]).err())
+            }
             "kubectl" => self.kubectl(line),
             "helm" => self.flags("helm", line).and_then(|_| chart(line)),
             "make" => self.make(line),
@@ -286,4 +290,5 @@ fn usage(error: Option<clap::Error>) -> Result<(), String> {
 #[test]
 fn our_parsers_are_sound() {
     towline_controller::cli::Cli::command().debug_assert();
+    towline_controller::kubectl::Cli::command().debug_assert();
 }
