@@ -84,6 +84,15 @@ pub struct Claim<'a> {
     pub attempt: u32,
 }
 
+impl Claim<'_> {
+    /// By which the agent's access log and our own log name the same request: the job's uid and the attempt's
+    /// number.
+    #[must_use]
+    pub fn request_id(&self) -> String {
+        format!("{}-{}", self.job_uid, self.attempt)
+    }
+}
+
 /// A backup that has begun to stream.
 #[derive(Debug)]
 pub struct Stream {

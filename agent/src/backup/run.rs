@@ -118,11 +118,16 @@ impl Run {
         let (method, metrics, begun) = (self.plan.method, self.metrics.clone(), self.begun);
         let tool = &self.plan.installed.version;
         let recipients = self.plan.recipients.len();
-        tracing::info!(backup = id, %method, tool, recipients, "backup starts");
+        // By these a job's lines are found in this log.
+        let job = self.slot.job().map(|job| job.uid.clone());
+        let attempt = self.slot.job().map(|job| job.attempt);
+        tracing::info!(backup = id, job, attempt, %method, tool, recipients, "backup starts");
         let server = &self.plan.server.version;
         if !self.plan.installed.tested_on(server) {
             tracing::warn!(
                 backup = id,
+                job,
+                attempt,
                 tool,
                 server,
                 "the project does not test this tool with such a server: try a restore"
@@ -142,13 +147,13 @@ impl Run {
                 metrics
                     .last_success
                     .set(jiff::Timestamp::now().as_second() as f64);
-                tracing::info!(backup = id, %method, bytes, seconds, "backup is complete");
+                tracing::info!(backup = id, job, attempt, %method, bytes, seconds, "backup is complete");
             }
             Verdict::Failed {
                 reason, message, ..
             } => {
                 metrics.ended(method.as_str(), Some(*reason), seconds);
-                tracing::warn!(backup = id, %method, %reason, message, seconds, "backup failed");
+                tracing::warn!(backup = id, job, attempt, %method, %reason, message, seconds, "backup failed");
             }
         }
         // The slot is free when the caller learns of the end: it may ask for the next one at once.

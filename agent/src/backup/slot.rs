@@ -207,6 +207,11 @@ impl Slot {
         self.current.start_time
     }
 
+    /// The job that it is for, where the caller has named one.
+    pub(super) fn job(&self) -> Option<&JobAttempt> {
+        self.current.job.as_ref()
+    }
+
     pub(super) fn set_method(&self, method: Method) {
         *self
             .current

@@ -8,7 +8,7 @@ use crate::{
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Empty};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use towline_agent::protocol::{HEADER_ATTEMPT, HEADER_JOB};
+use towline_agent::protocol::{HEADER_ATTEMPT, HEADER_JOB, HEADER_REQUEST_ID};
 
 fn invalid(why: impl Into<String>) -> AgentError {
     AgentError::new(FailureReason::InvalidSpec, Retry::Never, why)
@@ -28,6 +28,10 @@ pub(super) fn get(
         let uid = uid.map_err(|e| invalid(format!("no request can be made of this: {e}")))?;
         headers.insert(HEADER_JOB, uid);
         headers.insert(HEADER_ATTEMPT, claim.attempt.into());
+        // What is a header is one with a number behind it.
+        if let Ok(id) = HeaderValue::from_str(&claim.request_id()) {
+            headers.insert(HEADER_REQUEST_ID, id);
+        }
     }
     Ok(request)
 }
@@ -185,5 +189,26 @@ mod tests {
             ..agent
         };
         assert!(!get(&bad, "/", None).unwrap_err().message.contains("a\nb"));
+    }
+
+    #[test]
+    fn a_claim_names_the_request_as_our_own_log_does() {
+        let agent = Endpoint {
+            base: "http://db:8474".parse().unwrap(),
+            token: None,
+            tls: None,
+            allow_local_addresses: false,
+        };
+        let claim = Claim {
+            job_uid: "3f0c1b2a-0000-4000-8000-000000000001",
+            attempt: 2,
+        };
+        let request = get(&agent, "/v1/backup", Some(claim)).unwrap();
+        assert_eq!(
+            request.headers()[HEADER_REQUEST_ID],
+            "3f0c1b2a-0000-4000-8000-000000000001-2"
+        );
+        let request = get(&agent, "/v1/info", None).unwrap();
+        assert!(!request.headers().contains_key(HEADER_REQUEST_ID));
     }
 }

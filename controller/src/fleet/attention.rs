@@ -11,7 +11,7 @@ use crate::{
         schedule::{OVERDUE, READY, RETAINED, VERIFIED},
     },
     job::record::human_duration,
-    reason::{FailureReason, RestoreReason},
+    reason::{FailureReason, RestoreReason, advice::NOT_TAKEN_UP},
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -135,7 +135,7 @@ fn of_schedule(
         ),
         None if created.is_some_and(|at| now.duration_since(at) > TAKEN_UP) => push(
             Gravity::Critical,
-            "NotTakenUp",
+            NOT_TAKEN_UP,
             "no controller has looked at it: is one running, and does it watch this namespace?"
                 .to_owned(),
             created,

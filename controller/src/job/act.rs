@@ -7,7 +7,7 @@ use super::{
     transfers::NoSlot,
 };
 use crate::{
-    agent_client::trace::Trace,
+    agent_client::{Claim, trace::Trace},
     api::{
         ANNOTATION_SCHEDULED_AT, BackupJobSpec, conditions,
         job::{CompressionType, PROGRESSING},
@@ -113,6 +113,11 @@ impl Subject<'_> {
             namespace = self.namespace,
             name = self.name,
             attempt,
+            request_id = Claim {
+                job_uid: &self.uid,
+                attempt
+            }
+            .request_id(),
             from,
             "attempt started"
         );

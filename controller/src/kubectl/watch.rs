@@ -241,12 +241,16 @@ where
                     None
                 }
                 Err(
-                    watcher::Error::InitialListFailed(error)
-                    | watcher::Error::WatchStartFailed(error)
-                    | watcher::Error::WatchFailed(error),
+                    ref failed @ (watcher::Error::InitialListFailed(ref error)
+                    | watcher::Error::WatchStartFailed(ref error)
+                    | watcher::Error::WatchFailed(ref error)),
                 ) => {
-                    let failure = asked::<K>("watch", None, scope.as_deref()).failed(&error);
-                    if matches!(&error, kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404)) {
+                    let verb = match failed {
+                        watcher::Error::InitialListFailed(_) => "list",
+                        _ => "watch",
+                    };
+                    let failure = asked::<K>(verb, None, scope.as_deref()).failed(error);
+                    if matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404)) {
                         Some(Change::Failed(failure))
                     } else {
                         if !unreachable {

@@ -3,6 +3,10 @@
 /// The document itself.
 const DOCUMENT: &str = include_str!("../../../docs/troubleshooting.md");
 
+/// What the fleet says of a schedule that no controller has looked at.
+pub const NOT_TAKEN_UP: &str = "NotTakenUp";
+/// Its section.
+const NOBODY: &str = "TowlineControllerDown";
 /// Section of objects that their type cannot hold; their condition says `InvalidSpec`.
 const MALFORMED: &str = "TowlineMalformedObjects";
 
@@ -35,6 +39,7 @@ impl Advice {
 pub fn of(kind: &str, reason: &str) -> Option<Advice> {
     let title = match (kind, reason) {
         // What other conditions of a schedule say are the words of its jobs and drills.
+        ("BackupSchedule", NOT_TAKEN_UP) => NOBODY.to_owned(),
         ("BackupSchedule", _) => {
             return find(&format!("BackupSchedule: {reason}"))
                 .or_else(|| {
@@ -121,6 +126,7 @@ mod tests {
             ("CheckFailed", "RestoreJob: CheckFailed"),
             ("InvalidSpec", "TowlineMalformedObjects"),
             ("Suspended", "BackupSchedule: Suspended"),
+            (NOT_TAKEN_UP, "TowlineControllerDown"),
         ] {
             assert_eq!(of("BackupSchedule", reason).unwrap().title, title);
         }
