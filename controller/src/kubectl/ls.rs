@@ -562,9 +562,9 @@ mod tests {
             for table in [
                 table_of_backups(&[backup("b")], all, wide, now),
                 table_of_jobs(&[backup("b")], all, wide, now),
-                table_of_schedules(&[schedule.clone()], all, wide, now),
-                table_of_restores(&[restore.clone()], all, wide, now),
-                table_of_stores(&[store.clone()], all, wide, now),
+                table_of_schedules(std::slice::from_ref(&schedule), all, wide, now),
+                table_of_restores(std::slice::from_ref(&restore), all, wide, now),
+                table_of_stores(std::slice::from_ref(&store), all, wide, now),
             ] {
                 assert!(table.is_even(), "{table:?}");
             }

@@ -63,7 +63,7 @@ fn the_controllers_lines_about_a_job_are_those_that_name_it() {
     ] {
         assert_eq!(line(fields.clone()).of_controller(&who), about, "{fields}");
     }
-    let text = Line::read(&format!("2026-03-04T02:00:01Z 2026-03-04T02:00:01.000001Z  WARN towline: attempt failed namespace=\"shop\" name=\"nightly-1\"")).unwrap();
+    let text = Line::read("2026-03-04T02:00:01Z 2026-03-04T02:00:01.000001Z  WARN towline: attempt failed namespace=\"shop\" name=\"nightly-1\"").unwrap();
     assert!(text.of_controller(&who));
     assert_eq!(text.level, "WARN");
     assert!(
