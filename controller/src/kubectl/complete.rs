@@ -83,6 +83,10 @@ impl CompleteArgs {
                 }
                 continue;
             }
+            // As cobra, and so kubectl, has it: flags only for who has begun one.
+            if value.starts_with('-') && !typed.starts_with('-') {
+                continue;
+            }
             match candidate.get_help() {
                 Some(help) => {
                     let help = help.to_string();
