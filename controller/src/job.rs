@@ -16,6 +16,7 @@ use crate::{
     catalog::JobIdentity,
     context::Context,
     error::Error,
+    reason::FailureReason,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -255,6 +256,14 @@ impl Subject<'_> {
         self.context
             .metrics
             .job_ended(&self.namespace, schedule, status.phase, reason);
+    }
+
+    /// Counts an attempt that has just ended.
+    fn count_attempt(&self, reason: Option<FailureReason>) {
+        let schedule = schedule_of(&self.job).map(|o| o.name.as_str());
+        self.context
+            .metrics
+            .attempt_ended(&self.namespace, schedule, reason);
     }
 
     fn object(&self) -> k8s_openapi::api::core::v1::ObjectReference {

@@ -1,6 +1,8 @@
 //! The controller's metrics: one struct, registered into a registry that is passed in. Labels are
 //! bounded; series go when their object goes.
 
+mod by_schedule;
+
 use crate::{
     api::{job::Phase, restore::RestorePhase},
     reason::{FailureReason, RestoreReason},
@@ -8,6 +10,7 @@ use crate::{
     storage::{Operation, RequestObserver, RequestResult},
     transfer::Timings,
 };
+use by_schedule::BySchedule;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
@@ -20,8 +23,6 @@ use std::{
 
 /// Namespace and name.
 type NamespacedName = (String, String);
-/// Labels of `towline_jobs_total`.
-type PhaseAndReason = (&'static str, &'static str);
 
 /// The controller's metrics.
 #[derive(Debug)]
@@ -34,18 +35,20 @@ pub struct Metrics {
     schedule_next_run: IntGaugeVec,
     schedule_last_bytes: IntGaugeVec,
     schedule_last_duration: GaugeVec,
+    schedule_last_phase: GaugeVec,
+    schedule_last_lock: GaugeVec,
+    schedule_last_drill: GaugeVec,
+    schedule_last_failure: IntGaugeVec,
+    last_failures: Mutex<HashMap<NamespacedName, FailureReason>>,
     schedule_failures: IntGaugeVec,
     schedule_suspended: IntGaugeVec,
     schedule_backups: IntGaugeVec,
     schedule_stored_bytes: IntGaugeVec,
-    jobs: IntCounterVec,
-    jobs_seen: Mutex<HashMap<NamespacedName, HashSet<PhaseAndReason>>>,
+    jobs: BySchedule<2>,
     restores: IntCounterVec,
-    drills: IntCounterVec,
-    drills_seen: Mutex<HashMap<NamespacedName, HashSet<&'static str>>>,
-    attempts: IntCounterVec,
-    /// Bytes received from agents.
-    pub transfer_bytes: IntCounter,
+    drills: BySchedule<1>,
+    attempts: BySchedule<1>,
+    transfer_bytes: BySchedule<0>,
     /// Transfers that run.
     pub transfers_running: IntGauge,
     /// Jobs that wait for one of the `--max-transfers`.
@@ -86,6 +89,12 @@ pub struct ScheduleMetrics {
     pub last_bytes: Option<u64>,
     /// From start to end of the newest backup's job.
     pub last_duration: Option<Duration>,
+    /// Where the time of the newest backup went.
+    pub last_timings: Timings,
+    /// From start to end of the newest drill that passed.
+    pub last_drill: Option<Duration>,
+    /// When the newest job that failed ended, seconds since the epoch, and why it failed.
+    pub last_failure: Option<(i64, FailureReason)>,
     /// Jobs that failed since one succeeded.
     pub consecutive_failures: u32,
     /// `spec.suspend`.
@@ -130,14 +139,11 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok::<_, prometheus::Error>(metric)
         };
-        let schedule_last_duration = GaugeVec::new(
-            Opts::new(
-                "towline_schedule_last_duration_seconds",
-                "From start to end of the newest job that succeeded.",
-            ),
-            &SCHEDULE,
-        )?;
-        registry.register(Box::new(schedule_last_duration.clone()))?;
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let metric = GaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
         let start_delay = Histogram::with_opts(
             HistogramOpts::new(
                 "towline_start_delay_seconds",
@@ -184,7 +190,32 @@ impl Metrics {
                 "Size of the newest backup.",
                 &SCHEDULE,
             )?,
-            schedule_last_duration,
+            schedule_last_duration: gauges(
+                "towline_schedule_last_duration_seconds",
+                "From start to end of the newest job that succeeded.",
+                &SCHEDULE,
+            )?,
+            schedule_last_phase: gauges(
+                "towline_schedule_last_phase_duration_seconds",
+                "How long each phase of the newest backup's transfer took.",
+                &["namespace", "schedule", "phase"],
+            )?,
+            schedule_last_lock: gauges(
+                "towline_schedule_last_lock_duration_seconds",
+                "How long the newest backup held locks that can block writes, as the agent said.",
+                &SCHEDULE,
+            )?,
+            schedule_last_drill: gauges(
+                "towline_schedule_last_drill_duration_seconds",
+                "From start to end of the newest drill that passed.",
+                &SCHEDULE,
+            )?,
+            schedule_last_failure: int_gauges(
+                "towline_schedule_last_failure_timestamp_seconds",
+                "When the newest job of the schedule that failed ended, seconds since the epoch, and why it failed.",
+                &["namespace", "schedule", "reason"],
+            )?,
+            last_failures: Mutex::default(),
             schedule_failures: int_gauges(
                 "towline_schedule_consecutive_failures",
                 "Jobs of the schedule that failed since one succeeded.",
@@ -205,31 +236,34 @@ impl Metrics {
                 "Their size.",
                 &SCHEDULE,
             )?,
-            jobs: counters(
+            jobs: BySchedule::new(
+                registry,
                 "towline_jobs_total",
                 "Jobs that ended; the schedule is empty for those without one, the reason for those that succeeded.",
-                &["namespace", "schedule", "phase", "reason"],
+                ["phase", "reason"],
             )?,
-            jobs_seen: Mutex::default(),
             restores: counters(
                 "towline_restores_total",
                 "Restores that ended; the reason is empty for those that succeeded.",
                 &["namespace", "kind", "phase", "reason"],
             )?,
-            drills: counters(
+            drills: BySchedule::new(
+                registry,
                 "towline_drills_total",
                 "Drills that ended; the schedule is empty for those without one.",
-                &["namespace", "schedule", "result"],
+                ["result"],
             )?,
-            drills_seen: Mutex::default(),
-            attempts: counters(
+            attempts: BySchedule::new(
+                registry,
                 "towline_attempts_total",
-                "Attempts that ended; the reason is empty for those that succeeded.",
-                &["reason"],
+                "Attempts that ended; the schedule is empty for those of jobs without one, the reason for those that succeeded.",
+                ["reason"],
             )?,
-            transfer_bytes: counter(
+            transfer_bytes: BySchedule::new(
+                registry,
                 "towline_transfer_bytes_total",
-                "Bytes received from agents.",
+                "Bytes received from agents; the schedule is empty for those of jobs without one.",
+                [],
             )?,
             swept_uploads: counter(
                 "towline_swept_uploads_total",
@@ -315,12 +349,46 @@ impl Metrics {
             Some(i64::from(now.consecutive_failures)),
         );
         set(&self.schedule_suspended, Some(i64::from(now.suspended)));
-        match now.last_duration {
-            Some(duration) => self
-                .schedule_last_duration
-                .with_label_values(&labels)
-                .set(duration.as_secs_f64()),
-            None => drop(self.schedule_last_duration.remove_label_values(&labels)),
+        let seconds = |metric: &GaugeVec, value: Option<f64>| match value {
+            Some(value) => metric.with_label_values(&labels).set(value),
+            None => drop(metric.remove_label_values(&labels)),
+        };
+        let duration = |duration: Option<Duration>| duration.map(|d| d.as_secs_f64());
+        seconds(&self.schedule_last_duration, duration(now.last_duration));
+        seconds(&self.schedule_last_drill, duration(now.last_drill));
+        seconds(&self.schedule_last_lock, now.last_timings.lock);
+        for (phase, value) in phases(&now.last_timings) {
+            let labels = [namespace, name, phase];
+            match value {
+                Some(value) => self
+                    .schedule_last_phase
+                    .with_label_values(&labels)
+                    .set(value),
+                None => drop(self.schedule_last_phase.remove_label_values(&labels)),
+            }
+        }
+        self.last_failure(namespace, name, now.last_failure);
+    }
+
+    /// The series of an earlier reason goes.
+    fn last_failure(&self, namespace: &str, name: &str, now: Option<(i64, FailureReason)>) {
+        let key = (namespace.to_owned(), name.to_owned());
+        let mut told = self
+            .last_failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = match now {
+            Some((_, reason)) => told.insert(key, reason),
+            None => told.remove(&key),
+        };
+        if let Some(before) = before.filter(|before| now.is_none_or(|(_, now)| now != *before)) {
+            let labels = [namespace, name, before.as_str()];
+            drop(self.schedule_last_failure.remove_label_values(&labels));
+        }
+        if let Some((when, reason)) = now {
+            self.schedule_last_failure
+                .with_label_values(&[namespace, name, reason.as_str()])
+                .set(when);
         }
     }
 
@@ -361,26 +429,22 @@ impl Metrics {
             // A series that never was is no error.
             drop(metric.remove_label_values(&labels));
         }
-        drop(self.schedule_last_duration.remove_label_values(&labels));
-        let seen = self
-            .jobs_seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&(namespace.to_owned(), name.to_owned()));
-        for (phase, reason) in seen.into_iter().flatten() {
-            drop(
-                self.jobs
-                    .remove_label_values(&[namespace, name, phase, reason]),
-            );
+        for metric in [
+            &self.schedule_last_duration,
+            &self.schedule_last_lock,
+            &self.schedule_last_drill,
+        ] {
+            drop(metric.remove_label_values(&labels));
         }
-        let seen = self
-            .drills_seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&(namespace.to_owned(), name.to_owned()));
-        for result in seen.into_iter().flatten() {
-            drop(self.drills.remove_label_values(&[namespace, name, result]));
+        for (phase, _) in phases(&Timings::default()) {
+            let labels = [namespace, name, phase];
+            drop(self.schedule_last_phase.remove_label_values(&labels));
         }
+        self.last_failure(namespace, name, None);
+        self.jobs.forget(namespace, name);
+        self.drills.forget(namespace, name);
+        self.attempts.forget(namespace, name);
+        self.transfer_bytes.forget(namespace, name);
     }
 
     /// A job ended.
@@ -391,16 +455,9 @@ impl Metrics {
         phase: Phase,
         reason: Option<FailureReason>,
     ) {
-        let schedule = schedule.unwrap_or_default();
-        let (phase, reason) = (phase.as_str(), reason.map_or("", FailureReason::as_str));
-        self.jobs_seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry((namespace.to_owned(), schedule.to_owned()))
-            .or_default()
-            .insert((phase, reason));
+        let reason = reason.map_or("", FailureReason::as_str);
         self.jobs
-            .with_label_values(&[namespace, schedule, phase, reason])
+            .of(namespace, schedule, [phase.as_str(), reason])
             .inc();
     }
 
@@ -420,35 +477,28 @@ impl Metrics {
 
     /// A drill ended: `Passed`, `Failed` (the backup is at fault) or `Error`.
     pub fn drill_ended(&self, namespace: &str, schedule: Option<&str>, result: &'static str) {
-        let schedule = schedule.unwrap_or_default();
-        self.drills_seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry((namespace.to_owned(), schedule.to_owned()))
-            .or_default()
-            .insert(result);
-        self.drills
-            .with_label_values(&[namespace, schedule, result])
-            .inc();
+        self.drills.of(namespace, schedule, [result]).inc();
     }
 
     /// An attempt ended.
-    pub fn attempt_ended(&self, reason: Option<FailureReason>) {
-        self.attempts
-            .with_label_values(&[reason.map_or("", FailureReason::as_str)])
-            .inc();
+    pub fn attempt_ended(
+        &self,
+        namespace: &str,
+        schedule: Option<&str>,
+        reason: Option<FailureReason>,
+    ) {
+        let reason = reason.map_or("", FailureReason::as_str);
+        self.attempts.of(namespace, schedule, [reason]).inc();
+    }
+
+    /// Bytes received from agents for jobs of this schedule.
+    pub fn transfer_bytes(&self, namespace: &str, schedule: Option<&str>) -> IntCounter {
+        self.transfer_bytes.of(namespace, schedule, [])
     }
 
     /// Where the time of a transfer went.
     pub fn transfer_timings(&self, timings: &Timings) {
-        for (phase, seconds) in [
-            ("dns", timings.dns),
-            ("connect", timings.connect),
-            ("tls", timings.tls),
-            ("first_byte", timings.first_byte),
-            ("copy", timings.copy),
-            ("finalize", timings.finalize),
-        ] {
+        for (phase, seconds) in phases(timings) {
             if let Some(seconds) = seconds {
                 self.transfer_phase
                     .with_label_values(&[phase])
@@ -485,6 +535,18 @@ impl Metrics {
                 .inc();
         }
     }
+}
+
+/// What a transfer goes through. `first_byte` is counted from its start.
+fn phases(timings: &Timings) -> [(&'static str, Option<f64>); 6] {
+    [
+        ("dns", timings.dns),
+        ("connect", timings.connect),
+        ("tls", timings.tls),
+        ("first_byte", timings.first_byte),
+        ("copy", timings.copy),
+        ("finalize", timings.finalize),
+    ]
 }
 
 impl RequestObserver for Metrics {

@@ -3,6 +3,7 @@
 pub mod calendar;
 mod drills;
 pub mod due;
+mod figures;
 pub mod overdue;
 pub mod plan;
 pub mod verify;
@@ -17,7 +18,6 @@ use crate::{
     context::{Context, Guard},
     error::Error,
     job::{deletion, schedule_of},
-    metrics::ScheduleMetrics,
 };
 use due::Due;
 use jiff::Timestamp;
@@ -144,7 +144,7 @@ async fn act(
 ) -> Result<Action, Error> {
     let name = schedule.name_any();
     let mut status = plan.status;
-    let drills = plan_drills(context, namespace, schedule, &mut status).await?;
+    let (drills, passed) = plan_drills(context, namespace, schedule, &mut status).await?;
     for (job, uid) in plan.cancel {
         cancel_job(context, namespace, schedule, &job, &uid).await?;
     }
@@ -187,7 +187,7 @@ async fn act(
             tracing::debug!(namespace, job, "deleted by the history limit");
         }
     }
-    let known = metrics(schedule, &status, jobs, drills.overdue);
+    let known = figures::of(schedule, &status, jobs, drills.overdue, passed);
     context.metrics.schedule(namespace, &name, &known);
     Ok(match plan.wake.into_iter().chain(drills.wake).min() {
         None => Action::await_change(),
@@ -200,13 +200,13 @@ async fn act(
 }
 
 /// Plans the drills into the status, and creates the one that is due. Its name is made from its due time,
-/// so it is neither lost nor doubled.
+/// so it is neither lost nor doubled. With how long the newest that passed took.
 async fn plan_drills(
     context: &Context,
     namespace: &str,
     schedule: &BackupSchedule,
     status: &mut BackupScheduleStatus,
-) -> Result<verify::Plan, Error> {
+) -> Result<(verify::Plan, Option<Duration>), Error> {
     context.restores.filled().await;
     let owned = drills::observe(context, namespace, schedule);
     let observed = verify::Observed {
@@ -225,7 +225,7 @@ async fn plan_drills(
         }
         status.last_verify_schedule_time = Some(Time(due));
     }
-    Ok(plan)
+    Ok((plan, drills::last_passed(&owned)))
 }
 
 /// Whether no pass has followed this retention, or its absence, yet.
@@ -363,52 +363,5 @@ async fn tell_conditions(
                 .warning(&schedule.object_ref(&()), &now.reason, action, &now.message)
                 .await;
         }
-    }
-}
-
-fn metrics(
-    schedule: &BackupSchedule,
-    status: &BackupScheduleStatus,
-    jobs: &[Arc<Guard<BackupJob>>],
-    verify_overdue: Option<Timestamp>,
-) -> ScheduleMetrics {
-    let created = schedule
-        .metadata
-        .creation_timestamp
-        .as_ref()
-        .map_or(Timestamp::UNIX_EPOCH, |t| t.0);
-    let spec = &schedule.spec;
-    let verified = conditions::get(&status.conditions, VERIFIED).filter(|_| spec.verify.is_some());
-    let newest = readable(jobs)
-        .filter_map(|job| job.status.as_ref())
-        .filter(|s| s.phase == Phase::Succeeded)
-        .max_by_key(|s| s.completion_time.as_ref().map(|t| t.0));
-    let duration = newest.and_then(|s| {
-        let (start, end) = (s.start_time.as_ref()?, s.completion_time.as_ref()?);
-        Duration::try_from(end.0.duration_since(start.0)).ok()
-    });
-    ScheduleMetrics {
-        last_success: status
-            .last_successful_time
-            .as_ref()
-            .map(|t| t.0.as_second()),
-        overdue: overdue::of_backups(spec, status, created)
-            .ok()
-            .filter(|_| !spec.suspend)
-            .map(Timestamp::as_second),
-        last_verified: status.last_verified_time.as_ref().map(|t| t.0.as_second()),
-        verified: match verified.map(|c| c.status.as_str()) {
-            Some("True") => Some(true),
-            Some("False") => Some(false),
-            _ => None,
-        },
-        verify_overdue: verify_overdue.map(Timestamp::as_second),
-        next_run: status.next_schedule_time.as_ref().map(|t| t.0.as_second()),
-        last_bytes: newest.and_then(|s| s.bytes),
-        last_duration: duration,
-        consecutive_failures: status.consecutive_failures,
-        suspended: spec.suspend,
-        backups: status.backups,
-        stored_bytes: status.bytes,
     }
 }

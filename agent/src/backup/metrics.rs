@@ -16,6 +16,7 @@ pub struct BackupMetrics {
     pub(crate) duration: HistogramVec,
     pub(crate) stage_duration: GaugeVec,
     pub(crate) lock_duration: Histogram,
+    pub(crate) last_lock: Gauge,
     pub(crate) lock_limit: Gauge,
     pub(crate) lock_buffer: IntGauge,
     pub(crate) last_success: Gauge,
@@ -82,6 +83,10 @@ impl BackupMetrics {
                 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
             ]),
         )?;
+        let last_lock = Gauge::new(
+            "towline_agent_last_lock_duration_seconds",
+            "How long the last physical backup held such locks; 0 when there was none since the start.",
+        )?;
         let lock_limit = Gauge::new(
             "towline_agent_lock_limit_seconds",
             "How long a backup may hold such locks before it is given up: --max-lock-seconds.",
@@ -116,6 +121,7 @@ impl BackupMetrics {
             Box::new(duration.clone()),
             Box::new(stage_duration.clone()),
             Box::new(lock_duration.clone()),
+            Box::new(last_lock.clone()),
             Box::new(lock_limit.clone()),
             Box::new(lock_buffer.clone()),
             Box::new(last_success.clone()),
@@ -133,6 +139,7 @@ impl BackupMetrics {
             duration,
             stage_duration,
             lock_duration,
+            last_lock,
             lock_limit,
             lock_buffer,
             last_success,

@@ -233,6 +233,7 @@ impl Run {
         timings.lock = lock;
         if self.plan.method == Method::Physical {
             self.metrics.lock_duration.observe(lock.as_secs_f64());
+            self.metrics.last_lock.set(lock.as_secs_f64());
         }
         stage.send_modify(|stage| stage.name = "finish");
         let complete = match ended {

@@ -248,7 +248,7 @@ impl Subject<'_> {
         self.change(|record| record.succeed(manifest, key, timings))
             .await?;
         self.context.transfers.forget(&self.uid);
-        self.context.metrics.attempt_ended(None);
+        self.count_attempt(None);
         self.count_end();
         let store = self.job.spec.store_name();
         self.context.upkeep.wake(&self.namespace, store);
@@ -293,7 +293,7 @@ impl Subject<'_> {
     }
 
     pub(super) async fn tell_failed(&self, reason: FailureReason, message: &str, next: Next) {
-        self.context.metrics.attempt_ended(Some(reason));
+        self.count_attempt(Some(reason));
         let attempt = self.status().attempt;
         tracing::warn!(namespace = self.namespace, name = self.name, attempt, %reason, detail = message, "attempt failed");
         if let Next::Retry(at) = next {

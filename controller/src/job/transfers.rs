@@ -15,6 +15,7 @@ use crate::{
 use futures::channel::mpsc::UnboundedSender;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
+use prometheus::IntCounter;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -242,11 +243,14 @@ impl Transfers {
             state.entries.insert(uid.to_owned(), entry);
             self.count(&state);
         }
+        let schedule = transfer.job.schedule_name.as_deref();
+        let received = &self.0.metrics;
+        let received = received.transfer_bytes(&transfer.job.namespace, schedule);
         let (this, uid, job, wake) = (self.clone(), uid.to_owned(), job.clone(), wake.clone());
         tokio::spawn(async move {
             // A task of its own: a panic in it is a result like any other.
             let mut task = tokio::spawn(Box::pin(transfer::run(transfer, sender, cancel)));
-            let result = this.follow(&mut task, progress).await;
+            let result = Self::follow(&received, &mut task, progress).await;
             drop(slot);
             this.end(&uid, result);
             // The receiver is gone when the process stops.
@@ -256,16 +260,13 @@ impl Transfers {
 
     /// Counts bytes as they come, until the transfer ends.
     async fn follow(
-        &self,
+        received: &IntCounter,
         task: &mut tokio::task::JoinHandle<Result<Success, Failure>>,
         mut progress: watch::Receiver<Progress>,
     ) -> Result<Success, Failure> {
         let mut counted = 0;
         let mut count = |bytes: u64| {
-            self.0
-                .metrics
-                .transfer_bytes
-                .inc_by(bytes.saturating_sub(counted));
+            received.inc_by(bytes.saturating_sub(counted));
             counted = counted.max(bytes);
         };
         loop {

@@ -17,6 +17,14 @@ fn known() -> ScheduleMetrics {
         next_run: Some(2),
         last_bytes: Some(3),
         last_duration: Some(Duration::from_secs(4)),
+        last_timings: Timings {
+            dns: Some(0.1),
+            copy: Some(3.0),
+            lock: Some(0.5),
+            ..Timings::default()
+        },
+        last_drill: Some(Duration::from_secs(7)),
+        last_failure: Some((8, FailureReason::NoAgent)),
         consecutive_failures: 0,
         suspended: false,
         backups: Some(5),
@@ -25,7 +33,7 @@ fn known() -> ScheduleMetrics {
 }
 
 /// Every metric, with one series at least.
-fn every_metric() -> String {
+fn every_metric() -> Registry {
     let registry = Registry::new();
     let metrics = Metrics::new(&registry).unwrap();
     Build::new(None)
@@ -40,7 +48,8 @@ fn every_metric() -> String {
         Some(RestoreReason::NoSpace),
     );
     metrics.drill_ended("a", None, "Passed");
-    metrics.attempt_ended(Some(FailureReason::Stalled));
+    metrics.attempt_ended("a", None, Some(FailureReason::Stalled));
+    metrics.transfer_bytes("a", None).inc();
     metrics.transfer_timings(&Timings {
         copy: Some(1.0),
         ..Default::default()
@@ -54,30 +63,37 @@ fn every_metric() -> String {
     );
     metrics.reconciled("BackupJob", Duration::from_secs(1), Some("Api"));
     metrics.malformed("BackupJob", "a", "b", true);
-    prometheus::TextEncoder::new()
-        .encode_to_string(&registry.gather())
-        .unwrap()
+    registry
 }
 
+/// docs/metrics.md names every metric with its labels, and no other.
 #[test]
 fn the_document_has_every_metric_and_no_other() {
-    let text = every_metric();
-    let exposed: BTreeSet<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .filter_map(|line| line.split(' ').next())
+    let exposed: BTreeSet<String> = every_metric()
+        .gather()
+        .iter()
+        .map(|family| {
+            let labels = family.get_metric()[0].get_label().iter();
+            // The library sorts labels by name; the document need not.
+            let labels: BTreeSet<_> = labels.map(|label| label.name().to_owned()).collect();
+            format!("{} {labels:?}", family.name())
+        })
         .collect();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
     let document = std::fs::read_to_string(file).unwrap();
-    let documented: BTreeSet<&str> = document
+    let documented: BTreeSet<String> = document
         .lines()
-        .filter_map(|line| line.strip_prefix("| `towline_"))
-        .filter(|line| !line.starts_with("agent_"))
-        .filter_map(|line| line.split(['`', '{']).next())
-        .collect();
-    let exposed: BTreeSet<&str> = exposed
-        .iter()
-        .map(|name| name.trim_start_matches("towline_"))
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .filter(|metric| metric.starts_with("towline_") && !metric.starts_with("towline_agent_"))
+        .map(|metric| {
+            let (name, labels) = metric.split_once('{').unwrap_or((metric, ""));
+            let labels = labels.trim_end_matches('}').split(',');
+            let labels: BTreeSet<_> = labels
+                .filter(|l| !l.is_empty())
+                .map(str::to_owned)
+                .collect();
+            format!("{name} {labels:?}")
+        })
         .collect();
     assert_eq!(exposed, documented);
 }
@@ -123,7 +139,9 @@ fn promtool_is_content() {
             return;
         }
     };
-    let text = every_metric();
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&every_metric().gather())
+        .unwrap();
     tool.stdin
         .take()
         .unwrap()
@@ -155,14 +173,54 @@ fn series_go_with_their_object() {
         Some(FailureReason::NoAgent),
     );
     metrics.drill_ended("a", Some("nightly"), "Failed");
+    metrics.attempt_ended("a", Some("nightly"), Some(FailureReason::NoAgent));
+    let received = metrics.transfer_bytes("a", Some("nightly"));
     metrics.store("a", "main", true);
-    assert_eq!(names("namespace=\"a\""), 15);
+    assert_eq!(names("namespace=\"a\""), 22);
     metrics.forget_schedule("a", "nightly");
     metrics.forget_store("a", "main");
     assert_eq!(
         (names("namespace=\"a\""), names("namespace=\"b\"")),
-        (0, 12)
+        (0, 17)
     );
+    // A transfer that ends after its schedule brings nothing back.
+    received.inc();
+    assert_eq!(names("namespace=\"a\""), 0);
+}
+
+/// One series says why the newest job that failed did.
+#[test]
+fn another_reason_takes_the_place_of_the_last() {
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry).unwrap();
+    let failures = || {
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap();
+        let lines = text.lines().filter(|line| line.contains("reason="));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let name = "towline_schedule_last_failure_timestamp_seconds";
+    for (last_failure, series) in [
+        (Some((8, FailureReason::NoAgent)), vec![("NoAgent", 8)]),
+        (Some((9, FailureReason::Stalled)), vec![("Stalled", 9)]),
+        (Some((10, FailureReason::Stalled)), vec![("Stalled", 10)]),
+        // The record is gone.
+        (None, vec![]),
+    ] {
+        let known = ScheduleMetrics {
+            last_failure,
+            ..known()
+        };
+        metrics.schedule("a", "nightly", &known);
+        let series: Vec<_> = series
+            .iter()
+            .map(|(reason, when)| {
+                format!("{name}{{namespace=\"a\",reason=\"{reason}\",schedule=\"nightly\"}} {when}")
+            })
+            .collect();
+        assert_eq!(failures(), series);
+    }
 }
 
 #[test]

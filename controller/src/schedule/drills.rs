@@ -15,6 +15,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, PostParams, Preconditions},
 };
+use std::time::Duration;
 
 /// The drills that a schedule owns, of those in the cache.
 pub(super) fn observe(
@@ -37,6 +38,15 @@ pub(super) fn observe(
         .collect()
 }
 
+/// From start to end of the newest drill that passed.
+pub(super) fn last_passed(drills: &[OwnedDrill]) -> Option<Duration> {
+    let passed = drills
+        .iter()
+        .filter(|drill| drill.phase == RestorePhase::Succeeded);
+    let newest = passed.max_by_key(|drill| drill.completion)?;
+    Duration::try_from(newest.completion?.duration_since(newest.start?)).ok()
+}
+
 fn owned(schedule: &str, restore: &RestoreJob) -> OwnedDrill {
     let status = restore.status.as_ref();
     let phase = status.map_or(RestorePhase::Pending, |s| s.phase);
@@ -52,6 +62,7 @@ fn owned(schedule: &str, restore: &RestoreJob) -> OwnedDrill {
         phase,
         reason: status.and_then(|s| s.reason),
         message: told.map(|c| c.message.clone()).unwrap_or_default(),
+        start: status.and_then(|s| s.start_time.as_ref()).map(|t| t.0),
         completion: status.and_then(|s| s.completion_time.as_ref()).map(|t| t.0),
         backup: status
             .and_then(|s| s.backup.as_ref())

@@ -32,6 +32,8 @@ pub struct OwnedDrill {
     pub reason: Option<RestoreReason>,
     /// What it says of its end.
     pub message: String,
+    /// When the controller took it up.
+    pub start: Option<Timestamp>,
     /// When it ended.
     pub completion: Option<Timestamp>,
     /// The BackupJob whose backup it restored.
@@ -234,6 +236,7 @@ mod tests {
             phase,
             reason,
             message: "m".into(),
+            start: None,
             completion: phase.is_final().then_some(due),
             backup: Some("nightly-1".into()),
         }
