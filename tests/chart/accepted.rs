@@ -2,27 +2,7 @@
 
 use super::*;
 use serde_json::{Map, json};
-use std::{fs, io::Write as _, process::Stdio};
-
-/// Standard output of a command that reads `input`, and must succeed.
-fn feed(command: &mut Command, input: &str) -> String {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    // What it did not read, it has complained about.
-    drop(writer.join().unwrap());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {text}{errors}");
-    text
-}
+use std::fs;
 
 #[test]
 fn helm_lint_has_nothing_against_it() {
@@ -169,6 +149,8 @@ fn every_object_follows_its_schema() {
             feed(&mut kubeconform(&program, schemas.path()), &read(&sample));
         }
     }
+    let operators = read(root().join("deploy/alertmanager/alertmanagerconfig.yaml"));
+    feed(&mut kubeconform(&program, schemas.path()), &operators);
     // A check that takes everything would be none.
     for (kind, broken) in [
         ("apps/v1, kind: Deployment", "replica: 1"),
@@ -176,6 +158,10 @@ fn every_object_follows_its_schema() {
         (
             "monitoring.coreos.com/v1, kind: ServiceMonitor",
             "endpoints: [{honorLabel: true}]",
+        ),
+        (
+            "monitoring.coreos.com/v1, kind: PodMonitor",
+            "selector: {}, podMetricsEndpoints: [{ports: a}]",
         ),
         (
             "monitoring.coreos.com/v1, kind: PrometheusRule",

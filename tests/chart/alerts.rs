@@ -2,9 +2,9 @@
 //! look.
 
 use super::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-fn alerts() -> Vec<Value> {
+pub(super) fn alerts() -> Vec<Value> {
     let rules: Value = serde_norway::from_str(&read(chart().join("files/alerts.yaml"))).unwrap();
     let groups = rules["groups"].as_array().unwrap();
     groups
@@ -18,7 +18,7 @@ fn name(alert: &Value) -> &str {
 }
 
 #[test]
-fn promtool_reads_them_and_each_fires_when_it_should() {
+fn promtool_reads_them_and_they_fire_when_they_should() {
     let promtool =
         |args: [&str; 2], file: PathBuf| output(Command::new("promtool").args(args).arg(file));
     if Command::new("promtool").arg("--version").output().is_err() {
@@ -33,28 +33,50 @@ fn promtool_reads_them_and_each_fires_when_it_should() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{text}{errors}");
     }
+}
+
+/// Of each alert a test sees that it does not fire, fires, and ends: in this order, of the same series.
+#[test]
+fn each_has_a_test_that_sees_it_begin_and_end() {
     let cases: Value = serde_norway::from_str(&read(here().join("alerts_test.yaml"))).unwrap();
-    let fires: BTreeSet<String> = cases["tests"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|test| test["alert_rule_test"].as_array().unwrap().clone())
-        .filter(|case| {
-            case["exp_alerts"]
-                .as_array()
-                .is_some_and(|alerts| !alerts.is_empty())
-        })
-        .map(|case| case["alertname"].as_str().unwrap().to_owned())
-        .collect();
+    let mut whole = BTreeSet::new();
+    for test in cases["tests"].as_array().unwrap() {
+        let mut seen: BTreeMap<&str, Vec<(u64, bool)>> = BTreeMap::new();
+        for case in test["alert_rule_test"].as_array().unwrap() {
+            let fires = !case["exp_alerts"].as_array().unwrap().is_empty();
+            let time = minutes(case["eval_time"].as_str().unwrap());
+            let name = case["alertname"].as_str().unwrap();
+            seen.entry(name).or_default().push((time, fires));
+        }
+        for (name, mut times) in seen {
+            times.sort_unstable();
+            let mut states: Vec<bool> = times.into_iter().map(|(_, fires)| fires).collect();
+            states.dedup();
+            if states == [false, true, false] {
+                whole.insert(name.to_owned());
+            }
+        }
+    }
     let there: BTreeSet<String> = alerts()
         .iter()
         .map(|alert| name(alert).to_owned())
         .collect();
-    assert_eq!(fires, there, "alerts that a test sees fire");
+    assert_eq!(whole, there);
+}
+
+fn minutes(time: &str) -> u64 {
+    let (number, unit) = time.split_at(time.len() - 1);
+    let unit = match unit {
+        "m" => 1,
+        "h" => 60,
+        _ => panic!("{time}: minutes or hours"),
+    };
+    number.parse::<u64>().unwrap() * unit
 }
 
 #[test]
 fn each_says_what_it_means_and_where_to_look() {
+    let troubleshooting = read(root().join("docs/troubleshooting.md"));
     for alert in alerts() {
         let name = name(&alert);
         assert!(name.starts_with("Towline"), "{name}");
@@ -73,6 +95,8 @@ fn each_says_what_it_means_and_where_to_look() {
         }
         let runbook = format!("docs/troubleshooting.md#{}", name.to_lowercase());
         assert_eq!(annotations["runbook_url"], runbook, "{name}");
+        let section = format!("\n### {name}\n");
+        assert!(troubleshooting.contains(&section), "{name} has no section");
     }
 }
 
@@ -85,11 +109,13 @@ fn they_ask_for_metrics_that_there_are() {
         "agent/src/backup/metrics.rs",
     ];
     let sources: String = sources.iter().map(|file| read(root().join(file))).collect();
+    let mut queries = Vec::new();
     for alert in alerts() {
         let expression = alert["expr"].as_str().unwrap();
         let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         let metrics: Vec<&str> = words.filter(|word| word.starts_with("towline_")).collect();
         assert!(!metrics.is_empty(), "{expression}");
+        queries.push((name(&alert).to_owned(), expression.to_owned()));
         for metric in metrics {
             let base = ["_bucket", "_count", "_sum"]
                 .iter()
@@ -102,4 +128,6 @@ fn they_ask_for_metrics_that_there_are() {
             );
         }
     }
+    let found = dashboards::faults(&queries).unwrap_or_default();
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -9,8 +9,10 @@
 )]
 
 mod accepted;
+mod alertmanager;
 mod alerts;
 mod command_lines;
+mod dashboards;
 mod documented;
 mod refused;
 mod snapshots;
@@ -18,8 +20,9 @@ mod snapshots;
 use e2e::cluster::root;
 use serde_json::Value;
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 /// The chart.
@@ -62,6 +65,26 @@ fn cases() -> Vec<(String, PathBuf)> {
         .collect();
     cases.sort();
     cases
+}
+
+/// Standard output of a command that reads `input`, and must succeed.
+fn feed(command: &mut Command, input: &str) -> String {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    // What it did not read, it has complained about.
+    drop(writer.join().unwrap());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}{errors}");
+    text
 }
 
 fn output(command: &mut Command) -> Output {

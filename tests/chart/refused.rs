@@ -15,6 +15,8 @@ fn wrong_values_are_refused_by_name() {
         ("fileStore.claim=x", "claim"),
         ("metrics.serviceMonitor.enable=true", "enable"),
         ("metrics.prometheusRule.rules=x", "rules"),
+        ("metrics.podMonitor.port=x", "port"),
+        ("metrics.dashboards.folder=x", "folder"),
         ("networkPolicy.ingress=x", "ingress"),
         ("podDisruptionBudget.minAvailable=1", "minAvailable"),
         ("serviceAccount.automount=true", "automount"),

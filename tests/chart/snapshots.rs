@@ -3,13 +3,17 @@
 use super::*;
 use std::fs;
 
-/// Definitions are long, and held to the Rust types by another test: of each only the head is kept.
+/// Definitions and dashboards are long, and held to their sources by other tests: of each only the head is kept.
 fn without_schemas(text: &str) -> String {
-    let short = |document: &str| match document.split_once("\nspec:\n") {
-        Some((head, _)) if document.contains("\nkind: CustomResourceDefinition\n") => {
-            format!("{head}\nspec: {{}}")
+    let short = |document: &str| {
+        for (kind, part) in [("CustomResourceDefinition", "spec"), ("ConfigMap", "data")] {
+            if document.contains(&format!("\nkind: {kind}\n"))
+                && let Some((head, _)) = document.split_once(&format!("\n{part}:\n"))
+            {
+                return format!("{head}\n{part}: {{}}");
+            }
         }
-        _ => document.trim_end().to_owned(),
+        document.trim_end().to_owned()
     };
     documents(text)
         .map(short)

@@ -12,6 +12,7 @@
 mod backups;
 mod controller_kills;
 mod curl;
+mod dashboards;
 mod deletion;
 mod documents;
 mod grants;

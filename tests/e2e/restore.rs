@@ -41,7 +41,7 @@ async fn alter(bucket: &Bucket, key: &str) {
 }
 
 /// A new age key: its file, and a Secret `identity` with it; gives the recipient.
-async fn age_identity(ns: &Namespace, file: &Path) -> String {
+pub(crate) async fn age_identity(ns: &Namespace, file: &Path) -> String {
     run_ok("age-keygen", &["-o", file.to_str().unwrap()], b"").await;
     let identity = std::fs::read_to_string(file).unwrap();
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "identity"}, "stringData": {"identity": identity}});

@@ -14,7 +14,7 @@ use std::{fs, io::Write as _, path::Path};
 use tokio::process::Command;
 
 /// In the agents' certificate.
-const AGENT: &str = "agent.shop";
+pub(crate) const AGENT: &str = "agent.shop";
 
 fn towline() -> String {
     std::env::var("TOWLINE_E2E_TOWLINE")
@@ -22,7 +22,7 @@ fn towline() -> String {
 }
 
 /// What a user pipes into kubectl; the same folder is the same CA.
-async fn pki(ns: &Namespace, folder: &Path) {
+pub(crate) async fn pki(ns: &Namespace, folder: &Path) {
     let folder = folder.to_str().unwrap();
     let args = [
         "pki",
@@ -127,7 +127,7 @@ async fn lives(ns: &Namespace) -> Vec<String> {
     pods.lines().map(str::to_owned).collect()
 }
 
-fn tls(server_name: &str) -> Value {
+pub(crate) fn tls(server_name: &str) -> Value {
     let ours = json!({"name": "towline-client-tls"});
     json!({"tls": {"serverName": server_name, "caSecretRef": ours, "clientCertSecretRef": ours}})
 }

@@ -13,9 +13,11 @@
 pub mod browser;
 pub mod cluster;
 pub mod command;
+pub mod dashboards;
 pub mod database;
 pub mod documents;
 pub mod forward;
+pub mod monitoring;
 pub mod namespace;
 pub mod node;
 pub mod objects;

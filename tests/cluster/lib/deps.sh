@@ -7,7 +7,7 @@ readonly packages=(
   # images
   buildah debootstrap debian-archive-keyring gcc libc6-dev
   # what tests and demo open archives with, and compare against
-  ca-certificates curl jq make zstd age mariadb-server mariadb-client mariadb-backup prometheus rclone
+  ca-certificates curl jq make zstd age mariadb-server mariadb-client mariadb-backup prometheus prometheus-alertmanager rclone
   # what looks at the status page
   chromium fonts-dejavu-core
   # the stand-ins for clouds

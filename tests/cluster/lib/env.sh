@@ -17,6 +17,7 @@ print_env() {
   put TOWLINE_AZURITE "$(azurite_blob)"
   put TOWLINE_E2E_TOWLINE "$(binary towline)"
   put TOWLINE_HELM_DOCS "$(helm_docs_dir)/helm-docs"
+  put TOWLINE_DASHBOARDS "$(dashboards_dir)/dashboards"
   put TOWLINE_KUBECONFORM "$(kubeconform_dir)/kubeconform"
   put TOWLINE_MONITORING_CRDS "$(monitoring_crds)"
   # shellcheck disable=SC2016

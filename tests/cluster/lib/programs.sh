@@ -33,6 +33,7 @@ build_all() {
   build_programs
   install_module "$(helm_docs_dir)" helm-docs "github.com/norwoodj/helm-docs/cmd/helm-docs@$HELM_DOCS"
   install_module "$(kubeconform_dir)" kubeconform "github.com/yannh/kubeconform/cmd/kubeconform@$KUBECONFORM"
+  install_dashboards
   copy_monitoring_crds
   install_moto
   install_azurite
@@ -41,6 +42,8 @@ build_all() {
 
 # Each in a folder of its own, so that another version of it builds nothing else anew.
 helm_docs_dir() { printf '%s' "$cache/helm-docs-$HELM_DOCS"; }
+# This one's version is what its sources are.
+dashboards_dir() { printf '%s' "$cache/dashboards-$(cat "$repo"/tests/dashboards/{go.mod,go.sum,main.go} | cksum | cut -d' ' -f1)"; }
 kubeconform_dir() { printf '%s' "$cache/kubeconform-$KUBECONFORM"; }
 monitoring_crds() { printf '%s' "$cache/prometheus-operator-$PROMETHEUS_OPERATOR"; }
 moto_server() { printf '%s' "$cache/moto-$MOTO/bin/moto_server"; }
@@ -67,16 +70,37 @@ install_azurite() {
   mv "$work" "$cache/azurite-$AZURITE"
 }
 
-# copy_monitoring_crds: those of ServiceMonitor and PrometheusRule, from the operator's module.
+# What reads dashboards and queries as Grafana and Prometheus do.
+install_dashboards() {
+  local dir work
+  dir=$(dashboards_dir)
+  [[ ! -x $dir/dashboards ]] || return 0
+  say "building tests/dashboards"
+  work=$(new_work)
+  (cd "$repo/tests/dashboards" && go_build build -trimpath -ldflags "-s -w" -o "$work/dashboards" .) >"$cache/programs.log" 2>&1 ||
+    { tail -n 20 "$cache/programs.log" >&2; rm -rf "$work"; die "tests/dashboards could not be built: see above"; }
+  mkdir -p "$dir"
+  mv "$work/dashboards" "$dir/dashboards"
+  rm -rf "$work"
+}
+
+readonly monitoring_kinds=(servicemonitors podmonitors prometheusrules alertmanagerconfigs)
+
+# copy_monitoring_crds: the definitions of what we have of the Prometheus operator's kinds, from its module.
 copy_monitoring_crds() {
-  [[ ! -d $(monitoring_crds) ]] || return 0
+  local kind there=yes
+  for kind in "${monitoring_kinds[@]}"; do [[ -f $(monitoring_crds)/monitoring.coreos.com_$kind.yaml ]] || there=; done
+  [[ -z $there ]] || return 0
   say "fetching the definitions of the Prometheus operator $PROMETHEUS_OPERATOR"
   local work module=github.com/prometheus-operator/prometheus-operator source
   work=$(new_work)
   source=$(cd "$work" && go_build mod download -json "$module@$PROMETHEUS_OPERATOR" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
-  cp "$source"/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml "$work/" ||
-    die "$module@$PROMETHEUS_OPERATOR could not be had from the Go module proxy"
+  for kind in "${monitoring_kinds[@]}"; do
+    cp "$source/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$work/" ||
+      die "$module@$PROMETHEUS_OPERATOR could not be had from the Go module proxy"
+  done
   chmod -R u+w "$work"
+  rm -rf "$(monitoring_crds)"
   mv "$work" "$(monitoring_crds)"
 }
 
