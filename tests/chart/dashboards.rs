@@ -44,6 +44,8 @@ fn grafana_takes_them() {
         ("\"refresh\": 2", "\"refresh\": \"often\""),
         ("\"schemaVersion\": 42", "\"schemaVersion\": 36"),
         ("\"expr\"", "\"expression\""),
+        ("\"drawStyle\"", "\"drawStile\""),
+        ("\"type\": \"stat\"", "\"type\": \"stats\""),
     ] {
         let text = read(&all[0].file);
         let text_broken = text.replacen(from, to, 1);

@@ -30,7 +30,38 @@ func check(file string) error {
 	if current := dashboard.NewDashboard().SchemaVersion; read.SchemaVersion != current {
 		return fmt.Errorf("schemaVersion: %d, and the current one is %d", read.SchemaVersion, current)
 	}
-	return found(read.Validate())
+	if err := found(read.Validate()); err != nil {
+		return err
+	}
+	return panels(raw)
+}
+
+// panels: what the SDK lets pass: a panel of a kind that there is not, and how its fields are shown.
+func panels(raw []byte) error {
+	var read struct {
+		Panels []struct {
+			Title       string          `json:"title"`
+			Type        string          `json:"type"`
+			FieldConfig json.RawMessage `json:"fieldConfig"`
+		} `json:"panels"`
+	}
+	if err := json.Unmarshal(raw, &read); err != nil {
+		return err
+	}
+	var all []error
+	for _, panel := range read.Panels {
+		if panel.Type == "row" {
+			continue
+		}
+		if _, known := cog.ConfigForPanelcfgVariant(panel.Type); !known {
+			all = append(all, fmt.Errorf("%s: there is no panel %q", panel.Title, panel.Type))
+		}
+		var fields dashboard.FieldConfigSource
+		if err := found(fields.UnmarshalJSONStrict(panel.FieldConfig)); err != nil {
+			all = append(all, fmt.Errorf("%s: fieldConfig: %w", panel.Title, err))
+		}
+	}
+	return errors.Join(all...)
 }
 
 // found: the SDK has an empty list of errors, too.
