@@ -55,6 +55,8 @@ use tokio::task::JoinSet;
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 256;
+/// Longest answer that a peer has to take within the time for a head, in bytes: a slow line takes so much.
+const SHORT: u64 = 64 * 1024;
 /// Pause after the system refuses to accept, which is mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -175,8 +177,8 @@ pub async fn serve<H, F, B>(
             let answer = handler(request, caller);
             async move {
                 let response = answer.await;
-                // One of a known length is short.
-                if response.body().size_hint().exact().is_some() {
+                let length = response.body().size_hint().exact();
+                if length.is_some_and(|length| length <= SHORT) {
                     in_flight.closer().answers_shortly();
                 }
                 response.map(|body| Held {

@@ -46,7 +46,8 @@ pub(super) fn events(
     let stream = stream::unfold(
         (changes, stop, true),
         |(mut changes, mut stop, first)| async move {
-            let event = Event::default().event("changed").data("");
+            // Without data a browser drops an event.
+            let event = Event::default().event("changed").data("again");
             if first {
                 // What was missed between the page and the stream.
                 changes.mark_unchanged();

@@ -371,7 +371,12 @@ async fn changes_are_told_and_a_stop_ends_every_stream() {
         let chunk = timeout(PATIENCE, events.next()).await.unwrap();
         chunk.map(|chunk| String::from_utf8(chunk.unwrap().to_vec()).unwrap())
     };
-    assert!(next().await.unwrap().contains("event: changed"));
+    assert!(
+        next()
+            .await
+            .unwrap()
+            .contains("event: changed\ndata: again")
+    );
     let job = object(
         "BackupJob",
         "by-hand",
@@ -392,7 +397,12 @@ async fn changes_are_told_and_a_stop_ends_every_stream() {
         .jobs
         .apply_watcher_event(&watcher::Event::Apply(guard(&job)));
     served.seen.changes.note();
-    assert!(next().await.unwrap().contains("event: changed"));
+    assert!(
+        next()
+            .await
+            .unwrap()
+            .contains("event: changed\ndata: again")
+    );
     let text = served.get("/").await.text().await.unwrap();
     assert!(
         text.contains("by-hand") && text.contains("value=\"50\""),
