@@ -99,10 +99,14 @@ impl Asked<'_> {
             ),
             (403, object) => {
                 let name = object.map_or_else(String::new, |(_, name)| format!(" {name}"));
+                let what = match resource.split_once('/') {
+                    Some((resource, part)) => format!("{resource} --subresource={part}"),
+                    None => resource.to_owned(),
+                };
                 Failure::new(
                     Exit::Forbidden,
                     format!(
-                        "you may not {verb} {resource}{name} {place}: ask for a role with that right (docs/kubectl.md#rights); kubectl auth can-i {verb} {resource}{}",
+                        "you may not {verb} {resource}{name} {place}: ask for a role with that right (docs/kubectl.md#rights); kubectl auth can-i {verb} {what}{}",
                         self.namespace
                             .map_or_else(|| " -A".to_owned(), |n| format!(" -n {n}"))
                     ),
@@ -161,7 +165,18 @@ mod tests {
             namespace: None,
             ..list
         };
+        let log = Asked {
+            resource: "pods/log",
+            object: Some(("log of pod", "db-0")),
+            ..get
+        };
         for (asked, error, exit, words) in [
+            (
+                log,
+                answer(403, "db-0"),
+                Exit::Forbidden,
+                vec!["can-i get pods --subresource=log -n shop"],
+            ),
             (
                 list,
                 answer(404, ""),

@@ -66,10 +66,17 @@ struct Explanation {
     attempts: Vec<job::Attempt>,
     checks: Vec<restore::CheckStatus>,
     /// Further lines, each with a title.
-    facts: Vec<(&'static str, String)>,
+    facts: Vec<Fact>,
     advice: Vec<Section>,
     #[serde(skip)]
     variables: Vec<(&'static str, String)>,
+}
+
+/// A line with a title.
+#[derive(Clone, Debug, Serialize)]
+struct Fact {
+    title: &'static str,
+    text: String,
 }
 
 /// A section of the document.
@@ -221,7 +228,10 @@ impl Explanation {
 
     fn fact(&mut self, title: &'static str, text: Option<impl Into<String>>) {
         if let Some(text) = text {
-            self.facts.push((title, text.into()));
+            self.facts.push(Fact {
+                title,
+                text: text.into(),
+            });
         }
     }
 
@@ -236,7 +246,7 @@ impl Explanation {
         for line in wrap(&clean(&self.summary), WIDTH) {
             out += &format!("{line}\n");
         }
-        for (title, text) in &self.facts {
+        for Fact { title, text } in &self.facts {
             out += &format!("  {:16}{}\n", format!("{title}:"), clean(text));
         }
         let section = |title: &str| format!("\n{}\n", paint.bold(title));

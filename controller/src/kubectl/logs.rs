@@ -92,6 +92,8 @@ struct Subject {
     ended: Option<Timestamp>,
     /// From when to when an attempt ran; no end: it runs.
     attempts: Vec<(Timestamp, Option<Timestamp>)>,
+    /// Whether an attempt found an agent.
+    agent_found: bool,
     /// Pod of the agent that the last attempt read from.
     agent_pod: Option<String>,
 }
@@ -105,6 +107,7 @@ impl Subject {
                 .map(|a| (a.start.0, a.end.as_ref().map(|t| t.0)))
                 .collect(),
             ended: status.completion_time.as_ref().map(|t| t.0),
+            agent_found: status.attempts.iter().any(|a| a.agent.is_some()),
             agent_pod: status.source.and_then(|s| s.pod),
             ..Self::new(job, Kind::Job)
         }
@@ -128,6 +131,7 @@ impl Subject {
             created: created.map_or(Timestamp::UNIX_EPOCH, |t| t.0),
             ended: None,
             attempts: Vec::new(),
+            agent_found: false,
             agent_pod: None,
         }
     }

@@ -36,7 +36,12 @@ fn or_note<T>(
     if failure.exit == Exit::NoCluster {
         return Err(failure);
     }
-    notes.push(format!("{what} missing: {}", failure.message));
+    match asked.object {
+        Some((kind, name)) if failure.exit == Exit::NotFound => {
+            notes.push(format!("{what} missing: {kind} {name} is gone"));
+        }
+        _ => notes.push(format!("{what} missing: {}", failure.message)),
+    }
     Ok(None)
 }
 
@@ -145,12 +150,11 @@ pub(super) async fn agent(
 ) -> Result<Vec<Entry>, Failure> {
     let what = "the agent's lines are";
     let Some(name) = &who.agent_pod else {
-        if who.attempts.is_empty() {
-            return Ok(Vec::new());
+        if who.agent_found {
+            notes.push(format!(
+                "{what} missing: the source is not a pod of this cluster"
+            ));
         }
-        notes.push(format!(
-            "{what} missing: the source is not a pod of this cluster"
-        ));
         return Ok(Vec::new());
     };
     let api: Api<Pod> = Api::namespaced(session.client.clone(), &who.namespace);
