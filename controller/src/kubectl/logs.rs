@@ -70,6 +70,7 @@ impl Source {
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Entry {
+    #[serde(serialize_with = "to_the_microsecond")]
     time: Timestamp,
     source: Source,
     /// Of a log line: the pod and the container.
@@ -78,6 +79,14 @@ struct Entry {
     /// `INFO`, `WARN` and the like.
     level: String,
     text: String,
+}
+
+/// Always with as many digits, so that lines sort as text, too.
+fn to_the_microsecond<S: serde::Serializer>(
+    time: &Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"))
 }
 
 /// Whom it is about: what tells its lines from others'.

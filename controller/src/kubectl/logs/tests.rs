@@ -146,6 +146,10 @@ fn a_line_is_told_without_what_is_known() {
         render(&entry, Paint::new(false)),
         "2026-03-04T02:00:01.500Z  controller  WARN   attempt failed attempt=1 detail=\"no pod\""
     );
+    assert_eq!(
+        serde_json::to_string(&entry).unwrap(),
+        r#"{"time":"2026-03-04T02:00:01.500000Z","source":"controller","level":"WARN","text":"attempt failed attempt=1 detail=\"no pod\""}"#
+    );
     assert!(Line::read("no time here").is_none());
 }
 
