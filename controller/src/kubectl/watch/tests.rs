@@ -35,8 +35,7 @@ async fn run(only: bool, changes: Vec<Change>) -> (Result<(), Failure>, usize) {
     let changes = stream::iter(changes).inspect(move |_| {
         counter.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     });
-    let view = View::new(Lines::Json, false);
-    let result = to_the_end(changes.boxed(), 1, only, view).await;
+    let result = to_the_end(changes.boxed(), 1, only, View::quiet()).await;
     (result, left.load(std::sync::atomic::Ordering::Relaxed))
 }
 

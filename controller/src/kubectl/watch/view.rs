@@ -38,6 +38,9 @@ enum Kind {
         said: HashMap<Key, (String, Instant)>,
     },
     Json,
+    /// Nothing is seen.
+    #[cfg(test)]
+    Quiet,
 }
 
 impl View {
@@ -57,6 +60,14 @@ impl View {
         Self { all, kind }
     }
 
+    #[cfg(test)]
+    pub(super) fn quiet() -> Self {
+        Self {
+            all: false,
+            kind: Kind::Quiet,
+        }
+    }
+
     /// One that has not ended.
     pub(super) fn show(&mut self, item: &Item) {
         let Some(running) = &item.running else {
@@ -64,6 +75,8 @@ impl View {
         };
         let now = Timestamp::now();
         match &mut self.kind {
+            #[cfg(test)]
+            Kind::Quiet => {}
             Kind::Json => json(item),
             Kind::Bars { place, bars } => {
                 let bar = bars
@@ -93,6 +106,8 @@ impl View {
     /// One that has ended.
     pub(super) fn end(&mut self, item: &Item) {
         match &mut self.kind {
+            #[cfg(test)]
+            Kind::Quiet => {}
             Kind::Json => json(item),
             Kind::Bars { place, bars } => {
                 if let Some(bar) = bars.remove(&item.key()) {
@@ -114,6 +129,8 @@ impl View {
     pub(super) fn gone(&mut self, (kind, namespace, name): &Key) {
         let line = format!("{kind} {namespace}/{name}: was deleted before its end");
         match &mut self.kind {
+            #[cfg(test)]
+            Kind::Quiet => {}
             Kind::Json => out(
                 &serde_json::json!({"kind": kind, "namespace": namespace, "name": name, "phase": "Deleted"})
                     .to_string(),
