@@ -4,14 +4,14 @@ pub mod calendar;
 mod drills;
 pub mod due;
 mod figures;
+pub mod made;
 pub mod overdue;
 pub mod plan;
 pub mod verify;
 
 use crate::{
     api::{
-        ANNOTATION_SCHEDULED_AT, BackupJob, BackupSchedule, BackupScheduleStatus, LABEL_SCHEDULE,
-        conditions,
+        ANNOTATION_SCHEDULED_AT, BackupJob, BackupSchedule, BackupScheduleStatus, conditions,
         job::Phase,
         schedule::{ActiveJob, OVERDUE, READY, RETAINED, VERIFIED},
     },
@@ -246,19 +246,10 @@ async fn create_job(
     due: Due,
 ) -> Result<Option<ActiveJob>, Error> {
     let name = plan::job_name(&schedule.name_any(), due.time);
-    let owner = schedule
-        .controller_owner_ref(&())
-        .ok_or(Error::Malformed("uid"))?;
-    let template = &schedule.spec.job_template;
-    let mut job = BackupJob::new(&name, template.spec.clone());
-    let metadata = template.metadata.clone().unwrap_or_default();
-    job.metadata.labels = Some(metadata.labels);
-    job.metadata.annotations = Some(metadata.annotations);
-    job.labels_mut()
-        .insert(LABEL_SCHEDULE.into(), schedule.name_any());
+    let mut job = made::job(schedule).ok_or(Error::Malformed("uid"))?;
+    job.metadata.name = Some(name.clone());
     job.annotations_mut()
         .insert(ANNOTATION_SCHEDULED_AT.into(), due.start.to_string());
-    job.metadata.owner_references = Some(vec![owner.clone()]);
 
     let api = Api::<BackupJob>::namespaced(context.client.clone(), namespace);
     match api.create(&PostParams::default(), &job).await {
@@ -283,7 +274,8 @@ async fn create_job(
             let found = Api::<Guard<BackupJob>>::namespaced(context.client.clone(), namespace)
                 .get_opt(&name)
                 .await?;
-            let ours = found.filter(|job| schedule_of(job).is_some_and(|o| o.uid == owner.uid));
+            let ours = found
+                .filter(|job| schedule_of(job).map(|o| &o.uid) == schedule.metadata.uid.as_ref());
             Ok(ours.map(|job| ActiveJob {
                 name,
                 uid: job.uid().unwrap_or_default(),

@@ -1,10 +1,13 @@
 //! The drills of a schedule: RestoreJobs that it owns.
 
-use super::verify::{self, OwnedDrill};
+use super::{
+    made,
+    verify::{self, OwnedDrill},
+};
 use crate::{
     api::{
-        BackupSchedule, LABEL_SCHEDULE, LocalReference, RestoreJob, RestoreJobSpec, conditions,
-        restore::{COMPLETE, FAILED, FromLatest, RestoreFrom, RestorePhase, RestoreTo},
+        BackupSchedule, RestoreJob, conditions,
+        restore::{COMPLETE, FAILED, RestorePhase},
     },
     context::{Context, Guard},
     error::Error,
@@ -77,39 +80,12 @@ pub(super) async fn create(
     schedule: &BackupSchedule,
     due: Timestamp,
 ) -> Result<bool, Error> {
-    let Some(verify) = &schedule.spec.verify else {
+    if schedule.spec.verify.is_none() {
         return Ok(false);
-    };
+    }
     let name = verify::drill_name(&schedule.name_any(), due);
-    let owner = schedule
-        .controller_owner_ref(&())
-        .ok_or(Error::Malformed("uid"))?;
-    let from = FromLatest {
-        store_ref: LocalReference {
-            name: schedule.spec.job_template.spec.store_name().to_owned(),
-        },
-        schedule: Some(schedule.name_any()),
-        before: None,
-    };
-    let spec = RestoreJobSpec {
-        checks: verify.checks.clone(),
-        decryption: verify.decryption.clone(),
-        ..RestoreJobSpec::new(
-            RestoreFrom {
-                latest: Some(from),
-                ..RestoreFrom::default()
-            },
-            RestoreTo {
-                drill: Some(verify.target()),
-                ..RestoreTo::default()
-            },
-        )
-    };
-    let mut restore = RestoreJob::new(&name, spec);
-    restore
-        .labels_mut()
-        .insert(LABEL_SCHEDULE.into(), schedule.name_any());
-    restore.metadata.owner_references = Some(vec![owner.clone()]);
+    let mut restore = made::drill(schedule).ok_or(Error::Malformed("uid"))?;
+    restore.metadata.name = Some(name.clone());
     let api = Api::<RestoreJob>::namespaced(context.client.clone(), namespace);
     let about = schedule.object_ref(&());
     match api.create(&PostParams::default(), &restore).await {
@@ -132,7 +108,8 @@ pub(super) async fn create(
             let found = Api::<Guard<RestoreJob>>::namespaced(context.client.clone(), namespace)
                 .get_opt(&name)
                 .await?;
-            let ours = found.is_some_and(|r| schedule_of(&r).is_some_and(|o| o.uid == owner.uid));
+            let ours = found
+                .is_some_and(|r| schedule_of(&r).map(|o| &o.uid) == schedule.metadata.uid.as_ref());
             if !ours {
                 let note = format!(
                     "RestoreJob {name} exists and is not this schedule's: delete or rename it; its drill is not made"
