@@ -2,7 +2,7 @@
 
 cluster := tests/cluster/cluster
 demos := tests/demo/cluster tests/demo/local tests/demo/clean
-supply := deploy/docker/assemble deploy/docker/compile deploy/docker/release tests/supply/deny tests/supply/release tests/supply/reproducible tests/supply/tools
+supply := deploy/docker/assemble deploy/docker/compile deploy/docker/release deploy/krew/package tests/supply/deny tests/supply/krew tests/supply/release tests/supply/reproducible tests/supply/tools
 
 # dev or release: what the images are built from.
 export PROFILE ?= dev
@@ -12,7 +12,7 @@ E2E_THREADS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-local demo-clean test test-full release reproducible test-release bench bench-scale bench-pull bench-restore bench-agent bench-locks check lint unit scripts deny crds chart chart-docs operators images cluster-up cluster-down cluster-deps cluster-programs e2e
+.PHONY: help demo demo-local demo-clean test test-full release reproducible test-release krew bench bench-scale bench-pull bench-restore bench-agent bench-locks check lint unit scripts deny crds chart chart-docs operators images cluster-up cluster-down cluster-deps cluster-programs e2e
 
 help: ## This list
 	@printf 'make TARGET, with\n\n'
@@ -35,6 +35,7 @@ test: cluster-deps ## Every test, on a real cluster
 	@$(cluster) up
 	@$(MAKE) --no-print-directory scripts deny unit operators
 	@$(MAKE) --no-print-directory images
+	@$(MAKE) --no-print-directory krew
 	@$(MAKE) --no-print-directory e2e
 
 test-full: export PROPTEST_CASES = 5000
@@ -45,6 +46,9 @@ release: ## Images, their lists of parts, chart and checksums into dist/, to be 
 
 test-release: ## The same on stand-ins for Docker Hub's base images, looked at, and built a second time
 	@tests/supply/release
+
+krew: ## Packs the kubectl plugin, and has Krew install it
+	@tests/supply/krew
 
 reproducible: ## Builds the release programs twice, in different places, and compares the bytes
 	@tests/supply/reproducible

@@ -38,6 +38,7 @@ build_all() {
   install_moto
   install_azurite
   install_cargo_deny
+  install_krew
 }
 
 # Each in a folder of its own, so that another version of it builds nothing else anew.

@@ -8,6 +8,7 @@ readonly SYFT=v1.57.1
 
 cargo_deny() { printf '%s' "$cache/cargo-deny-$CARGO_DENY/bin"; }
 cargo_auditable() { printf '%s' "$cache/cargo-auditable-$CARGO_AUDITABLE/bin"; }
+krew_dir() { printf '%s' "$cache/krew-$KREW"; }
 syft_dir() { printf '%s' "$cache/syft-$SYFT"; }
 
 install_cargo_deny() { install_crate cargo-deny "$CARGO_DENY" --no-default-features; }
@@ -15,6 +16,11 @@ install_cargo_auditable() { install_crate cargo-auditable "$CARGO_AUDITABLE"; }
 install_syft() {
   mkdir -p "$(syft_dir)"
   install_module "$(syft_dir)" syft "github.com/anchore/syft/cmd/syft@$SYFT"
+}
+
+install_krew() {
+  local program
+  for program in krew validate-krew-manifest; do install_module "$(krew_dir)" "$program" "sigs.k8s.io/krew/cmd/$program@$KREW"; done
 }
 
 # install_crate NAME VERSION [CARGO_ARG..]: built for the least time, for each runs for seconds.

@@ -8,6 +8,8 @@ readonly VERSITYGW=v1.8.0
 readonly HELM_DOCS=v1.14.2
 readonly KUBECONFORM=v0.8.0
 readonly PROMETHEUS_OPERATOR=v0.85.0
+# Installs the kubectl plugin from its archive.
+readonly KREW=v0.4.3
 # Stand-ins for clouds, from PyPI and npm: S3 and Google Cloud Storage, and Azure Blob Storage.
 readonly MOTO=5.2.5
 # The last that runs on Debian 12's Node 18.
