@@ -3,17 +3,23 @@
 //!
 //! It talks to the API server alone, with the rights of who calls.
 
+mod backup;
+mod cancel;
 mod complete;
 mod error;
 mod explain;
 mod kind;
 mod logs;
 mod ls;
+mod order;
 mod output;
+mod restore;
 mod session;
 mod status;
 mod text;
+mod verify;
 mod watch;
+mod which;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use error::Failure;
@@ -80,6 +86,14 @@ enum Command {
     Watch(watch::WatchArgs),
     /// What happened to a job: events, attempts, and the lines of controller, agent and restore's pod, by time
     Logs(logs::LogsArgs),
+    /// Make a backup now
+    Backup(backup::BackupArgs),
+    /// Restore a backup into a server that is thrown away, for proof
+    Verify(verify::VerifyArgs),
+    /// Restore a backup into a volume or into a running server
+    Restore(Box<restore::RestoreArgs>),
+    /// End a backup or a restore that has not ended
+    Cancel(cancel::CancelArgs),
     /// Write a shell's completion script
     Completion(complete::CompletionArgs),
     /// What kubectl asks for completions
@@ -128,6 +142,10 @@ impl Cli {
             Command::Explain(args) => args.run(&connection).await,
             Command::Watch(args) => args.run(&connection).await,
             Command::Logs(args) => args.run(&connection).await,
+            Command::Backup(args) => args.run(&connection).await,
+            Command::Verify(args) => args.run(&connection).await,
+            Command::Restore(args) => Box::pin(args.run(&connection)).await,
+            Command::Cancel(args) => Box::pin(args.run(&connection)).await,
             Command::Completion(args) => args.run(),
             Command::Complete(args) => args.run().await,
         }

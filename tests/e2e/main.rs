@@ -18,6 +18,7 @@ mod documents;
 mod grants;
 mod images;
 mod install;
+mod kubectl;
 mod leader;
 mod malformed;
 mod page;

@@ -117,9 +117,34 @@ impl Asked<'_> {
                     || resource.to_owned(),
                     |(kind, name)| format!("{kind} {name}"),
                 );
-                Failure::failed(format!("cannot {verb} {what}: {}", status.message))
+                Failure::failed(format!("cannot {verb} {what}: {}", refusal(status)))
             }
         }
+    }
+}
+
+/// Of an object that was refused, each field and what is wrong with it; else what the API server says.
+fn refusal(status: &kube::core::Status) -> String {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let causes: Vec<String> = causes
+        .filter(|cause| !cause.field.is_empty())
+        .map(|cause| {
+            // `Invalid value: "object": set exactly one of ...`: the value is what was given.
+            let said = &cause.message;
+            let rule = said
+                .strip_prefix("Invalid value: \"")
+                .and_then(|rest| rest.split_once("\": "));
+            format!(
+                "{}: {}",
+                cause.field,
+                rule.map_or(&**said, |(_, rule)| rule)
+            )
+        })
+        .collect();
+    if causes.is_empty() {
+        status.message.clone()
+    } else {
+        causes.join("; ")
     }
 }
 
@@ -146,6 +171,28 @@ mod tests {
             details: Some(details),
             ..Status::default()
         }))
+    }
+
+    #[test]
+    fn a_refusal_names_the_fields_and_what_to_write() {
+        let status = serde_json::from_value(serde_json::json!({
+            "code": 422, "message": "RestoreJob.towline.dev \"r\" is invalid: and so on",
+            "details": {"causes": [
+                {"field": "spec.to", "message": "Invalid value: \"object\": set exactly one of agent and drill"},
+                {"field": "spec.size", "message": "Required value"},
+                {"field": "", "message": "some rules were not checked"},
+            ]},
+        }));
+        let status: Status = status.unwrap();
+        assert_eq!(
+            refusal(&status),
+            "spec.to: set exactly one of agent and drill; spec.size: Required value"
+        );
+        let plain = Status {
+            message: "no".into(),
+            ..Status::default()
+        };
+        assert_eq!(refusal(&plain), "no");
     }
 
     #[test]
