@@ -4,6 +4,9 @@
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// For promtool.
+const TESTS: [&str; 2] = ["alerts_test.yaml", "alerts_days_test.yaml"];
+
 pub(super) fn alerts() -> Vec<Value> {
     let rules: Value = serde_norway::from_str(&read(chart().join("files/alerts.yaml"))).unwrap();
     let groups = rules["groups"].as_array().unwrap();
@@ -27,7 +30,8 @@ fn promtool_reads_them_and_they_fire_when_they_should() {
     }
     for output in [
         promtool(["check", "rules"], chart().join("files/alerts.yaml")),
-        promtool(["test", "rules"], here().join("alerts_test.yaml")),
+        promtool(["test", "rules"], here().join(TESTS[0])),
+        promtool(["test", "rules"], here().join(TESTS[1])),
     ] {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -38,9 +42,12 @@ fn promtool_reads_them_and_they_fire_when_they_should() {
 /// Of each alert a test sees that it does not fire, fires, and ends: in this order, of the same series.
 #[test]
 fn each_has_a_test_that_sees_it_begin_and_end() {
-    let cases: Value = serde_norway::from_str(&read(here().join("alerts_test.yaml"))).unwrap();
     let mut whole = BTreeSet::new();
-    for test in cases["tests"].as_array().unwrap() {
+    let tests = TESTS.map(|file| {
+        let cases: Value = serde_norway::from_str(&read(here().join(file))).unwrap();
+        cases["tests"].as_array().unwrap().clone()
+    });
+    for test in tests.iter().flatten() {
         let mut seen: BTreeMap<&str, Vec<(u64, bool)>> = BTreeMap::new();
         for case in test["alert_rule_test"].as_array().unwrap() {
             let fires = !case["exp_alerts"].as_array().unwrap().is_empty();

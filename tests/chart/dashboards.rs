@@ -210,6 +210,16 @@ fn every_query_asks_for_what_is_served() {
         }
     }
     assert!(queries.len() > 60, "{}", queries.len());
+    let document = read(root().join("docs/metrics.md"));
+    let (_, questions) = document.split_once("\n| question | query |\n").unwrap();
+    let rows = questions
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'));
+    for row in rows {
+        let query = row.split('`').nth(1).expect(row);
+        queries.push((format!("docs/metrics.md: {row}"), query.to_owned()));
+    }
     let Some(found) = faults(&queries) else {
         return;
     };
