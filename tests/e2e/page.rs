@@ -280,16 +280,17 @@ async fn the_status_page_in_a_browser() {
         let mut browser = shown.lock().await;
         let document = browser.call("DOM.getDocument", json!({"depth": 1})).await;
         let root = document["root"]["nodeId"].clone();
+        // The document may still be that of the page before.
         let html = browser
-            .call("DOM.getOuterHTML", json!({"nodeId": root}))
-            .await;
+            .try_call("DOM.getOuterHTML", json!({"nodeId": root}))
+            .await?;
         let html = html["outerHTML"].as_str().unwrap().to_owned();
         let link = browser
-            .call(
+            .try_call(
                 "DOM.querySelector",
                 json!({"nodeId": root, "selector": "noscript a"}),
             )
-            .await;
+            .await?;
         if html.contains("nightly")
             && html.contains("Needs attention")
             && link["nodeId"].as_u64() > Some(0)

@@ -91,6 +91,12 @@ impl Browser {
 
     /// Calls a method of the protocol, which must succeed.
     pub async fn call(&mut self, method: &str, params: Value) -> Value {
+        let answer = self.try_call(method, params).await;
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// Calls a method that may be refused, as one about a node is while another document comes.
+    pub async fn try_call(&mut self, method: &str, params: Value) -> Result<Value, String> {
         self.last += 1;
         let id = self.last;
         let mut message = json!({"id": id, "method": method, "params": params});
@@ -116,8 +122,11 @@ impl Browser {
         let mut answer = answer
             .await
             .unwrap_or_else(|_| panic!("{method} is not answered"));
-        assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
-        answer["result"].take()
+        if answer["error"].is_null() {
+            Ok(answer["result"].take())
+        } else {
+            Err(answer["error"].to_string())
+        }
     }
 
     /// Opens a page, and waits until it is loaded.
