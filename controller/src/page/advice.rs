@@ -52,20 +52,10 @@ fn html_of(markdown: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reason::{FailureReason, RestoreReason, ScheduleReason, StoreReason};
 
     #[test]
     fn every_section_becomes_html_that_the_policy_allows() {
-        let mut all: Vec<(&str, &str)> = Vec::new();
-        all.extend(FailureReason::ALL.map(|r| ("BackupJob", r.as_str())));
-        all.extend(RestoreReason::ALL.map(|r| ("RestoreJob", r.as_str())));
-        all.extend(StoreReason::ALL.iter().map(|r| ("BackupStore", r.as_str())));
-        all.extend(
-            ScheduleReason::ALL
-                .iter()
-                .map(|r| ("BackupSchedule", r.as_str())),
-        );
-        for (kind, reason) in all {
+        for (kind, reason) in advice::every_reason() {
             let help = help(kind, "shop", "nightly-1", reason).unwrap();
             let html = &help.html;
             assert!(

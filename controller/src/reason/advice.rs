@@ -89,23 +89,29 @@ fn anchor(title: &str) -> String {
     kept.collect()
 }
 
+/// Kind and word of all closed sets, for the tests of what is made of the sections.
+#[cfg(test)]
+pub(crate) fn every_reason() -> Vec<(&'static str, &'static str)> {
+    use super::{FailureReason, RestoreReason, ScheduleReason, StoreReason};
+    let mut all = Vec::new();
+    all.extend(FailureReason::ALL.map(|r| ("BackupJob", r.as_str())));
+    all.extend(RestoreReason::ALL.map(|r| ("RestoreJob", r.as_str())));
+    all.extend(StoreReason::ALL.iter().map(|r| ("BackupStore", r.as_str())));
+    all.extend(
+        ScheduleReason::ALL
+            .iter()
+            .map(|r| ("BackupSchedule", r.as_str())),
+    );
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reason::{FailureReason, RestoreReason, ScheduleReason, StoreReason};
 
     #[test]
     fn every_reason_has_its_section() {
-        let mut all: Vec<(&str, &str)> = Vec::new();
-        all.extend(FailureReason::ALL.map(|r| ("BackupJob", r.as_str())));
-        all.extend(RestoreReason::ALL.map(|r| ("RestoreJob", r.as_str())));
-        all.extend(StoreReason::ALL.iter().map(|r| ("BackupStore", r.as_str())));
-        all.extend(
-            ScheduleReason::ALL
-                .iter()
-                .map(|r| ("BackupSchedule", r.as_str())),
-        );
-        for (kind, reason) in all {
+        for (kind, reason) in every_reason() {
             let advice = of(kind, reason).unwrap_or_else(|| panic!("{kind} {reason}"));
             assert_eq!(advice.title, format!("{kind}: {reason}"));
             assert!(advice.means.starts_with("**Means**"), "{advice:?}");
